@@ -1,0 +1,33 @@
+"""Penalties on the critic's gradient with respect to its inputs.
+
+R1 (Mescheder et al. 2018, eq. 9) is γ/2 · E‖∂s/∂x‖² over real samples, R2 the same over fakes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Gamma(NamedTuple):
+    """Weights γ ≥ 0 of the zero-centred penalties; 0 switches one off."""
+
+    r1: float = 0.0
+    r2: float = 0.0
+
+
+NO_PENALTY = Gamma()
+
+
+def input_gradients(scores: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """∂s_i/∂x_i of every sample, itself differentiable: one tensor like each of ``inputs``.
+
+    One backward pass serves all inputs together, because a sample's score depends on no other sample.
+    """
+    total = torch.stack([score.sum() for score in scores]).sum()
+    return list(torch.autograd.grad(total, inputs, create_graph=True))
+
+
+def zero_centred(input_gradient: Tensor) -> Tensor:
+    """‖∂s_i/∂x_i‖² / 2 per sample, ``[N, ...]`` to ``[N]``; to be averaged and multiplied by γ."""
+    return input_gradient.flatten(1).square().sum(1) / 2

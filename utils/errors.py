@@ -1,0 +1,22 @@
+"""Mistakes that the user can mend: one sentence each, printed without a stack trace."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do, in a sentence."""
+
+
+def check_name(what: str, name: str, valid: Iterable[str]) -> None:
+    """Raise UserError, with the nearest valid names first, unless ``name`` is among ``valid``."""
+    names = sorted(valid)
+    if name not in names:
+        raise UserError(f"{what} '{name}' is unknown; {nearest(name, names)}.")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """ "did you mean 'a'? Valid are: a, b, c" with the closest name first, or just the list where none is close."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Valid are: {', '.join(close + [n for n in names if n not in close])}"
