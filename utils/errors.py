@@ -16,7 +16,7 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """ "did you mean 'a'? Valid are: a, b, c" with the closest name first, or just the list where none is close."""
+    """Return a hint such as: did you mean 'b'? Valid are: b, a, c (the closest name first, where one is close)."""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Valid are: {', '.join(close + [n for n in names if n not in close])}"
