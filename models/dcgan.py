@@ -4,6 +4,7 @@ The class-conditional pair gives the generator an embedding of the label beside 
 product of its features with an embedding of the label (projection critic: Miyato and Koyama 2018, eq. 3).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Generator(nn.Module):
         size = config.latent_dim * (2 if classes else 1)
         layers = [nn.Linear(size, widths[0] * base * base), nn.Unflatten(1, (widths[0], base, base))]
         layers += [*_normalise(norm, widths[0]), nn.ReLU(True)]
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), *_normalise(norm, b), nn.ReLU(True)]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
@@ -55,14 +56,14 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images ``[N, C, R, R]``, ``label [N]`` or None, to raw scores ``[N]``. ``shape``, ``classes`` as the generator."""
+    """Images ``[N, C, R, R]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments as the generator's."""
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
         channels, base, widths = _plan(config.critic_width, shape, config.critic_norm)
         norm = config.critic_norm
         layers = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), *_normalise(norm, b), nn.LeakyReLU(0.2, True)]
         self.features = nn.Sequential(*layers, nn.Flatten())
         size = widths[-1] * base * base

@@ -1,5 +1,6 @@
 """Fully connected pair for points in the plane and other short vectors."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ def initialise(module: nn.Module) -> None:
 
 def _layers(size: int, width: int, depth: int, out: int, activation: nn.Module) -> nn.Sequential:
     sizes = [size] + [width] * depth
-    hidden = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), activation)]
+    hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), activation)]
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], out))
 
 
