@@ -1,7 +1,8 @@
 """Mistakes that the user can mend: one sentence each, printed without a stack trace."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -20,3 +21,12 @@ def nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Valid are: {', '.join(close + [n for n in names if n not in close])}"
+
+
+def run(main: Callable[[list[str]], int]) -> None:
+    """Call a script's ``main`` and exit with its code; a UserError becomes its sentence on stderr and code 2."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,162 @@
+"""Train a recipe: ``python train.py configs/ring.yaml update.rule=alternating``. The same command again resumes.
+
+``train`` builds the game, ``play`` is the loop; what they call lies where the folder names say.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from adversarial.games import Batch, GenerationGame, couples_samples
+from adversarial.objectives import OBJECTIVES
+from adversarial.penalties import Gamma
+from adversarial.schedules import ema_decay, scheduled
+from adversarial.updates import RULES, Weights
+from utils import checkpoint, config, datasets, ema, errors, players, processes
+from utils.batches import Round, rounds
+from utils.config import Config
+from utils.datasets import DataSet
+from utils.errors import UserError
+from utils.journal import Journal, due
+from utils.logs import say
+from utils.players import Players, set_learning_rate
+from utils.randomness import Draw, seed_of
+from utils.run import RunFolder
+from utils.signals import STOPPED, StopSignals
+
+
+def play(cfg: Config, game: GenerationGame, team: Players, feed: Iterator[list[Round]], journal: Journal) -> int:
+    """The loop. Returns the number of steps done when it ends or a signal stops it."""
+    objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
+    if cfg.update.reuse_fakes:
+        rule = partial(rule, reuse_fakes=True)
+
+    with StopSignals() as stop:
+        for step in journal.steps():
+            torch.manual_seed(seed_of(cfg.seed, "torch", step))  # for layers that draw, such as dropout
+            adapt_learning_rates(cfg, team, step)
+
+            for turn in rule(game, objective, next(feed), weights_at(cfg, step)):
+                journal.note(step, turn)
+                for player in turn.players:
+                    team.optimizers[player].step()
+                    team.optimizers[player].zero_grad()
+            ema.update(team.average, team.generator, ema_decay_at(cfg, step))
+
+            done, last = step + 1, step + 1 == cfg.train.steps
+            if due(cfg.log.every, done):
+                journal.tell(done)
+            if due(cfg.sample.every, done) or last:
+                journal.draw(done)
+            if due(cfg.evaluate.every, done) or last:
+                journal.evaluate(done)
+            if due(cfg.checkpoint.every, done) or last or stop.name:
+                journal.save(done)
+            if stop.name:
+                journal.say(f"Stopped by {stop.name} after step {done}; the same command resumes.")
+                return done
+    return cfg.train.steps
+
+
+def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
+    """Give both optimisers their learning rate at ``step``."""
+    base = {"generator": cfg.optimizer.generator_lr, "critic": cfg.optimizer.critic_lr}
+    for name, optimizer in team.optimizers.items():
+        lr = scheduled(base[name], cfg.optimizer.schedule, step, cfg.train.steps, cfg.optimizer.warmup)
+        set_learning_rate(optimizer, lr)
+
+
+def weights_at(cfg: Config, step: int) -> Weights:
+    """γ of the penalties and λ at ``step``."""
+    r1, r2 = (scheduled(g, cfg.penalty.schedule, step, cfg.train.steps) for g in (cfg.penalty.r1, cfg.penalty.r2))
+    return Weights(Gamma(r1, r2), scheduled(cfg.update.coefficient, cfg.update.schedule, step, cfg.train.steps))
+
+
+def ema_decay_at(cfg: Config, step: int) -> float:
+    """β of the generator's average at ``step``."""
+    return ema_decay(step, cfg.train.batch_size, cfg.ema.half_life, cfg.ema.ramp_up)
+
+
+def build_game(cfg: Config, data: DataSet, team: Players, accelerator: Accelerator) -> GenerationGame:
+    """The game of wrapped and, if asked for, compiled networks. Raises UserError if the rule does not suit the critic.
+
+    A critic that couples samples cannot be played in a single pass, and is given real and fake one after the other.
+    """
+    draw = Draw((cfg.seed, "probe"), 4, slice(None), accelerator.device)
+    noise = Batch(draw.normal("x", data.shape), torch.arange(4, device=accelerator.device) % max(data.classes, 1))
+    coupled = couples_samples(team.critic, noise, cfg.game.conditional)
+    if coupled and cfg.update.rule == "single_pass":
+        raise UserError(
+            "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
+            f"({cfg.model.name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or "
+            "update.rule=alternating, or a critic without batch statistics."
+        )
+    if cfg.train.compile:
+        team.generator.compile()  # in place: the names in checkpoints stay as they are
+        team.critic.compile()
+    generator, critic = (accelerator.prepare(network) for network in (team.generator, team.critic))
+    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, together=not coupled)
+
+
+def train(cfg: Config) -> int:
+    """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
+    accelerator = processes.start(cfg)
+    main = accelerator.is_main_process
+    folder = RunFolder.of(cfg)
+    with folder.locked() if main else contextlib.nullcontext():
+        tell = partial(say, folder) if main else lambda text: None
+        if main:
+            folder.claim(cfg)
+        data = datasets.load(cfg.data, cfg.seed)
+        team = players.build(cfg, data, accelerator.device)
+        state = {"step": 0, "best": {}}
+        if saved := checkpoint.newest(folder.checkpoints, warn=tell):
+            team.restore(saved)
+            state = saved.state
+            if state["step"] >= cfg.train.steps:
+                tell(
+                    f"{folder.path} is finished: {state['step']} steps are done. To continue it, raise train.steps, "
+                    f"such as train.steps={2 * state['step']}; to start over, choose another run.name."
+                )
+                return 0
+            tell(f"Resumed from {saved.path}.")
+
+        rows = processes.own_rows(accelerator, cfg.train.batch_size)
+        feed = rounds(cfg, data.train, state["step"], rows, accelerator.device)
+        game = build_game(cfg, data, team, accelerator)
+        with Journal(cfg, folder, data, team, state, writes=main) as journal:
+            done = play(cfg, game, team, feed, journal)
+            if done < cfg.train.steps:
+                return STOPPED
+            journal.finish(done)
+    accelerator.end_training()
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Parse ``[recipe.yaml] [key=value ...] [--print-config]`` and train."""
+    parser = argparse.ArgumentParser(
+        description="Train a recipe; the same command again resumes.",
+        epilog="Every key and its meaning: python train.py --print-config",
+    )
+    parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help=f"default: {config.DEFAULT_RECIPE}")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
+    options = parser.parse_args(arguments)
+    recipes = [word for word in options.words if "=" not in word]
+    if len(recipes) > 1:
+        raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
+    recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
+    cfg = config.load(recipe, [word for word in options.words if "=" in word])
+    if options.print_config:
+        print(config.to_yaml(cfg), end="")
+        return 0
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    errors.run(main)

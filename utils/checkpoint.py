@@ -1,0 +1,168 @@
+"""Checkpoints that are committed or not there.
+
+A checkpoint is a folder ``step-00001000`` of safetensors files, ``state.json`` and ``manifest.json``, which lists the
+size and sha256 of every other file. It is written under a temporary name, flushed to disk with the manifest last, and
+renamed; older ones are pruned only afterwards. So a folder of that name is whole, unless the disk has lost bytes,
+and that the manifest tells. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+MANIFEST = "manifest.json"
+STATE = "state.json"
+Tensors = dict[str, dict[str, Tensor]]
+
+
+class Checkpoint(NamedTuple):
+    """What was read: the folder, named groups of tensors on the CPU, and the JSON state."""
+
+    path: Path
+    tensors: Tensors
+    state: dict[str, Any]
+
+
+def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int) -> Path:
+    """Commit a checkpoint of ``step`` to ``folder`` and prune all but the newest ``keep``.
+
+    Raises UserError if it cannot be written; the previous checkpoints are then untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        partial.mkdir()
+        for name, group in tensors.items():
+            save_file({key: value.cpu().contiguous() for key, value in group.items()}, partial / f"{name}.safetensors")
+        (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
+        _write_manifest(partial)
+        _remove(final)  # only one that failed verification can be there: a good one would have been resumed
+        partial.rename(final)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """Read the newest checkpoint that verifies, or None where there is none at all.
+
+    A bad one is named to ``warn`` and passed over. Raises UserError if there are checkpoints and none is good: a run
+    must not start over silently.
+    """
+    found = _steps(folder)
+    for path in reversed(found):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            warn(f"Checkpoint {path} is damaged and passed over: {error}.")
+    if found:
+        raise UserError(
+            f"None of the {len(found)} checkpoints in {folder} is intact; to start over, remove that folder or choose "
+            "another run.name."
+        )
+    return None
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return dict(module.state_dict())
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's tensors, named "exp_avg/layers.0.weight": by parameter, not by position."""
+    return {
+        f"{key}/{name}": value
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_module(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Set parameters and buffers. Raises UserError, naming ``source``, if names or shapes differ."""
+    check_fit(module, tensors, source)
+    module.load_state_dict(tensors)
+
+
+def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Raise UserError unless ``tensors`` have the names and shapes of the module's state."""
+    ours = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if wrong:
+        name = wrong[0]
+        raise UserError(
+            f"{source} does not fit the network: {name} has shape {theirs.get(name)} in the file and "
+            f"{ours.get(name)} in the network ({len(wrong)} such tensors)."
+        )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Set the optimiser's state from ``optimizer_tensors``; learning rates are the caller's, functions of the step."""
+    parameters = dict(module.named_parameters())
+    state: dict[nn.Parameter, dict[str, Tensor]] = {parameter: {} for parameter in parameters.values()}
+    for key, value in tensors.items():
+        kind, name = key.split("/", 1)
+        parameter = parameters[name]
+        # A fused step walks memory, so moments must have the parameter's own layout (channels_last).
+        like = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value
+        state[parameter][kind] = like.copy_(value).to(parameter.device)
+    optimizer.state.clear()
+    optimizer.state.update({parameter: values for parameter, values in state.items() if values})
+
+
+def _read(path: Path) -> Checkpoint:
+    """Verify every byte against the manifest, then parse. Raises ValueError or OSError for damage."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    files = {name: (path / name).read_bytes() for name in manifest}
+    for name, data in files.items():
+        if len(data) != manifest[name]["size"] or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
+            raise ValueError(f"{name} differs from the manifest")
+    state = json.loads(files.pop(STATE))
+    return Checkpoint(path, {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}, state)
+
+
+def _write_manifest(folder: Path) -> None:
+    manifest = {}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        manifest[path.name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        _sync(path)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _steps(folder: Path) -> list[Path]:
+    """Committed checkpoints, the oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,90 @@
+"""A small classifier of a data set's own classes: a feature space for metrics where Inception's weights cannot be had.
+
+It is trained on the training split alone and always from the same seed, so runs that share a data set share the space.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from utils.datasets import DataSet, Resident
+from utils.randomness import generator, seeded
+
+STEPS, BATCH_SIZE, LEARNING_RATE = 800, 128, 2e-3
+
+
+class Classifier(nn.Module):
+    """Images ``[N, C, R, R]`` in [-1, 1] to logits ``[N, classes]``; ``features`` gives the ``[N, 64]`` before them."""
+
+    num_features = 64
+
+    def __init__(self, shape: tuple[int, ...], classes: int):
+        super().__init__()
+        channels, size, width = shape[0], shape[1], 32
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+        while size > 4:
+            layers += [nn.Conv2d(width, min(2 * width, 128), 3, stride=2, padding=1), nn.ReLU()]
+            width, size = min(2 * width, 128), (size + 1) // 2
+        layers += [nn.Flatten(), nn.Dropout(0.25), nn.Linear(width * size * size, self.num_features), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.logits = nn.Linear(self.num_features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x))
+
+
+def classifier(data: DataSet, cache: Path, device: torch.device) -> Classifier:
+    """The classifier of ``data``, read from ``cache`` or trained (seconds to a minute) and written there."""
+    network = Classifier(data.shape, data.classes)
+    try:
+        network.load_state_dict(load_file(cache))
+    except (OSError, SafetensorError, RuntimeError):  # absent, damaged, or of another data set
+        _train(network, data.train, device)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save_file(network.cpu().state_dict(), cache)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def sha256(module: nn.Module) -> str:
+    """A fingerprint of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_images(x: Tensor, device: torch.device) -> Tensor:
+    """uint8 images to float32 in [-1, 1] on ``device``."""
+    return x.to(device).float() / 127.5 - 1
+
+
+def _train(network: Classifier, samples: Resident, device: torch.device) -> None:
+    with seeded("classifier"):
+        network.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
+        network.to(device).train()
+        optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
+        draw = generator("classifier", "batches")
+        for _ in tqdm(range(STEPS), desc="classifier for metrics", unit="step", disable=None, leave=False):
+            index = torch.randint(len(samples), (BATCH_SIZE,), generator=draw)
+            x = _shifted(to_images(samples.x[index], device), draw)
+            loss = functional.cross_entropy(network(x), samples.label[index].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _shifted(x: Tensor, draw: torch.Generator) -> Tensor:
+    """The batch moved by up to an eighth of its size: a hand does not always write in the same place."""
+    reach = x.shape[-1] // 8
+    down, right = torch.randint(-reach, reach + 1, (2,), generator=draw).tolist()
+    padded = functional.pad(x, [reach] * 4, value=-1.0)
+    size = x.shape[-1]
+    return padded[:, :, reach + down : reach + down + size, reach + right : reach + right + size]

@@ -1,0 +1,324 @@
+"""Configs: typed dataclasses, a YAML file that may name a ``base:``, and ``key=value`` overrides.
+
+The trailing comment of a field is its documentation: ``--print-config`` and the ``config.yaml`` of a run show it.
+"""
+
+import dataclasses
+import inspect
+import io
+import re
+import tokenize
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from adversarial.objectives import OBJECTIVES
+from adversarial.schedules import SCHEDULES
+from adversarial.updates import RULES
+from models import FAMILIES, dcgan
+from utils.datasets import DATASETS, DataConfig
+from utils.errors import UserError, check_name, nearest
+
+DEFAULT_RECIPE = Path("configs/digits.yaml")
+GAMES = ("generation",)
+PRECISIONS = ("no", "bf16")
+
+
+@dataclass
+class RunConfig:
+    """Fields of ``run.*``."""
+
+    name: str = ""  # folder of this run inside run.dir; empty: the name of the YAML file
+    dir: str = "runs"  # folder that holds all runs
+    device: str = "auto"  # auto: what accelerate finds; cpu: the CPU even where there is an accelerator
+
+
+@dataclass
+class GameConfig:
+    """Fields of ``game.*``."""
+
+    name: str = "generation"  # who plays: generation (a GAN)
+    objective: str = "non_saturating"  # what the players minimise: a key of adversarial.objectives.OBJECTIVES
+    conditional: bool = False  # give the data's class labels to both players
+
+
+@dataclass
+class UpdateConfig:
+    """Fields of ``update.*``."""
+
+    rule: str = "single_pass"  # alternating, simultaneous or single_pass: adversarial/updates.py
+    critic_steps: int = 1  # critic updates for each generator update
+    reuse_fakes: bool = False  # alternating only: the generator's step reuses the fakes of the last critic step
+    coefficient: float = 1.0  # λ on the generator's adversarial gradient; the critic's update is not scaled
+    schedule: str = "constant"  # of λ over the run: a key of adversarial.schedules.SCHEDULES
+
+
+@dataclass
+class PenaltyConfig:
+    """Fields of ``penalty.*``."""
+
+    r1: float = 0.0  # γ of γ/2·E|∂s/∂x|² over real samples; 0: off
+    r2: float = 0.0  # the same over fakes
+    schedule: str = "constant"  # of both γ over the run: a key of adversarial.schedules.SCHEDULES
+
+
+@dataclass
+class OptimizerConfig:
+    """Fields of ``optimizer.*``: Adam for both players."""
+
+    generator_lr: float = 2e-4  # generator's learning rate
+    critic_lr: float = 2e-4  # critic's learning rate
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])  # Adam's β1, β2 for both players
+    eps: float = 1e-8  # Adam's ε
+    schedule: str = "constant"  # of both learning rates over the run: a key of adversarial.schedules.SCHEDULES
+    warmup: int = 0  # steps over which both learning rates rise linearly from 0
+
+
+@dataclass
+class TrainConfig:
+    """Fields of ``train.*``."""
+
+    steps: int = 10000  # generator updates; raise it to continue a finished run
+    batch_size: int = 64  # samples per update over all processes together
+    precision: str = "no"  # no: float32; bf16: autocast to bfloat16
+    compile: bool = False  # torch.compile both networks; not together with penalties
+    channels_last: bool = True  # NHWC memory for convolutions: faster on CPUs and on GPUs with tensor cores
+
+
+@dataclass
+class EmaConfig:
+    """Fields of ``ema.*``: the moving average of the generator, which samples and metrics use."""
+
+    half_life: float = 10000.0  # in images; 0: no averaging
+    ramp_up: float = 0.05  # early on the half-life is at most this share of the images seen; 0: no ramp
+
+
+@dataclass
+class LogConfig:
+    """Fields of ``log.*``."""
+
+    every: int = 100  # steps between lines of metrics.jsonl and points of TensorBoard curves
+    score_gap: float = 50.0  # warn of a collapsed critic where mean real and fake scores are this far apart
+
+
+@dataclass
+class SampleConfig:
+    """Fields of ``sample.*``."""
+
+    every: int = 500  # steps between pictures of the same latents; 0: only at the end
+    count: int = 64  # samples in a picture of images (points are drawn as a scatter plot of more)
+
+
+@dataclass
+class EvaluateConfig:
+    """Fields of ``evaluate.*``."""
+
+    every: int = 0  # steps between evaluations; 0: only at the end
+    samples: int = 1000  # generated samples that a metric is computed on
+
+
+@dataclass
+class CheckpointConfig:
+    """Fields of ``checkpoint.*``."""
+
+    every: int = 500  # steps between checkpoints; one is also written at the end and on a signal
+    keep: int = 2  # newest checkpoints that are kept; at least 2
+
+
+@dataclass
+class Config:
+    """Everything that describes a run."""
+
+    seed: int = 0  # every random number of the run is a function of this and the step
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: Any = field(default_factory=dcgan.Config)
+    game: GameConfig = field(default_factory=GameConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+# What may change when a run is resumed. Everything else identifies the run.
+RUNTIME_KEYS = (
+    "run", "log", "sample", "evaluate", "checkpoint", "train.steps", "train.compile", "train.channels_last",
+    "data.root", "data.download", "data.workers", "data.resident_gib",
+)  # fmt: skip
+
+
+def load(recipe: Path, overrides: list[str]) -> Config:
+    """Read a YAML file with its bases, apply ``key=value`` overrides, and check every key, type, name and range.
+
+    Raises UserError with one sentence for the first thing that is wrong.
+    """
+    sources = [*_with_bases(recipe), ("the command line", _parse_overrides(overrides))]
+    merged = OmegaConf.merge(*[content for _, content in sources])
+    schema = Config(model=_model_config(merged))
+    for source, content in sources:
+        _check_keys(source, content, schema)
+    try:
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), merged))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{recipe}, {error.full_key}: {error.msg.splitlines()[0].rstrip('.')}.") from None
+    config.run.name = config.run.name or recipe.stem
+    _check_values(config)
+    return config
+
+
+def load_run(folder: Path) -> Config:
+    """The config of an existing run. Raises UserError if the folder holds none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is not the folder of a run: it has no config.yaml.")
+    return load(path, [])
+
+
+def to_yaml(config: Config, header: str = "") -> str:
+    """The resolved config as YAML, every field with its comment; ``header`` lines go on top as comments."""
+    lines = [f"# {line}" for line in header.splitlines()]
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        if not dataclasses.is_dataclass(value):
+            lines.append(_line(section.name, value, comments(Config)[section.name], indent=0))
+            continue
+        lines.append(f"{section.name}:")
+        for key in dataclasses.fields(value):
+            lines.append(_line(key.name, getattr(value, key.name), comments(type(value))[key.name], indent=2))
+    return "\n".join(lines) + "\n"
+
+
+def differences(saved: Config, new: Config) -> list[str]:
+    """What identifies the run and differs, as "key: saved -> new"."""
+    old, new = _flat(saved), _flat(new)
+    keys = [key for key in {**old, **new} if not key.startswith(tuple(f"{name}." for name in RUNTIME_KEYS))]
+    keys = [key for key in keys if key not in RUNTIME_KEYS]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+@cache
+def comments(section: type) -> dict[str, str]:
+    """The trailing comment of every field of a dataclass."""
+    found: dict[str, str] = {}
+    name = None
+    for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(section)).readline):
+        if match := re.match(r"\s+(\w+): ", token.line):
+            name = match.group(1)
+        if token.type == tokenize.COMMENT and name:
+            found[name] = token.string.lstrip("# ")
+    return found
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for section, value in dataclasses.asdict(config).items():
+        flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {section: value}
+    return flat
+
+
+def _line(key: str, value: Any, comment: str, indent: int) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return f"{' ' * indent}{key}: {text}".ljust(36) + f"  # {comment}"
+
+
+def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, DictConfig]]:
+    """The chain of a recipe's files, the most basic first."""
+    if not path.is_file():
+        raise UserError(_missing_recipe(path))
+    if path.resolve() in seen:
+        raise UserError(f"{path} is among its own bases: its 'base:' lines form a circle.")
+    try:
+        content = OmegaConf.create(yaml.safe_load(path.read_text()) or {})
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{path} must hold 'key: value' lines, not {type(content).__name__}.")
+    base = content.pop("base", None)
+    bases = _with_bases(path.parent / str(base), (*seen, path.resolve())) if base else []
+    return [*bases, (str(path), content)]
+
+
+def _missing_recipe(path: Path) -> str:
+    recipes = [str(p) for p in path.parent.glob("*.yaml")] or [str(p) for p in DEFAULT_RECIPE.parent.glob("*.yaml")]
+    return f"There is no config {path}; {nearest(str(path), sorted(recipes))}."
+
+
+def _parse_overrides(overrides: list[str]) -> DictConfig:
+    for text in overrides:
+        if not re.match(r"[A-Za-z_][\w.]*=", text):
+            raise UserError(f"'{text}' is not of the form key=value, such as update.rule=alternating.")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
+        raise UserError(f"The overrides {' '.join(overrides)} cannot be read: {str(error).splitlines()[0]}.") from None
+
+
+def _model_config(merged: DictConfig) -> Any:
+    """The typed fields of the model family that the config names."""
+    model = merged.get("model", {})
+    if not isinstance(model, DictConfig | dict):
+        raise UserError(f"model must be a section with a name, not '{model}'; valid names: {', '.join(FAMILIES)}.")
+    name = str(model.get("name", dcgan.Config.name))
+    check_name("model.name", name, FAMILIES)
+    return FAMILIES[name].config()
+
+
+def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "") -> None:
+    valid = [f.name for f in dataclasses.fields(schema)]
+    for key in content:
+        if key not in valid:
+            raise UserError(f"Unknown key '{prefix}{key}' in {source}; {nearest(str(key), valid)}.")
+        section = getattr(schema, key)
+        if dataclasses.is_dataclass(section):
+            value = OmegaConf.to_container(content)[key]
+            if not isinstance(value, dict):
+                raise UserError(f"'{prefix}{key}' in {source} must be a section of 'key: value' lines, not '{value}'.")
+            _check_keys(source, content[key], section, f"{prefix}{key}.")
+
+
+def _check_values(config: Config) -> None:
+    """Names and ranges; what needs the data or the networks is checked where these are built."""
+    check_name("data.name", config.data.name, DATASETS)
+    check_name("game.name", config.game.name, GAMES)
+    check_name("game.objective", config.game.objective, OBJECTIVES)
+    check_name("update.rule", config.update.rule, RULES)
+    check_name("run.device", config.run.device, ("auto", "cpu"))
+    for key in ("update", "penalty", "optimizer"):
+        check_name(f"{key}.schedule", getattr(config, key).schedule, SCHEDULES)
+    if config.train.precision == "fp16":
+        raise UserError(
+            "train.precision=fp16 is not offered: its range holds neither small critic gradients nor the floor of "
+            "the single pass; use bf16."
+        )
+    check_name("train.precision", config.train.precision, PRECISIONS)
+    for key, least in _MINIMA.items():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        if not value >= least:
+            raise UserError(f"{key} is {value} and must be at least {least}.")
+    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
+        raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
+    if config.update.reuse_fakes and config.update.rule != "alternating":
+        raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
+    if config.train.compile and (config.penalty.r1 or config.penalty.r2):
+        raise UserError("train.compile cannot serve penalty.r1 or penalty.r2: the compiler has no double backward.")
+    if "/" in config.run.name or config.run.name in (".", ".."):
+        raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
+
+
+_MINIMA = {
+    "train.steps": 1, "train.batch_size": 2, "update.critic_steps": 1, "update.coefficient": 0,
+    "penalty.r1": 0, "penalty.r2": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
+    "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1, "log.score_gap": 0, "sample.every": 0, "sample.count": 1,
+    "evaluate.every": 0, "evaluate.samples": 2, "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0,
+}  # fmt: skip

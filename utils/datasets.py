@@ -1,0 +1,378 @@
+"""What a recipe trains on: decoded images or points, their labels, and where there is one a held-out split.
+
+A new set is one function ``(config, seed) -> DataSet`` and one line of ``DATASETS``.
+"""
+
+import functools
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+from tqdm import tqdm
+
+from utils.errors import UserError, check_name
+
+FITS = ("exact", "pad", "crop")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+GRAY_MODES = ("1", "L", "LA", "La")
+POINTS = 100_000, 10_000  # for training, held out
+
+
+@dataclass
+class DataConfig:
+    """Fields of ``data.*``."""
+
+    name: str = "digits"  # key of DATASETS
+    root: str = "data"  # folder (or .zip file) that holds the data; unused by digits, ring, grid
+    download: bool = False  # let torchvision fetch MNIST, Fashion-MNIST or CIFAR-10 into root
+    resolution: int = 8  # pixels of a side after `fit`; unused by ring, grid
+    fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
+    mirror: bool = False  # random horizontal mirroring
+    workers: int = 2  # loader processes for sets too large to hold decoded
+    resident_gib: float = (
+        4.0  # sets whose decoded pixels fit in this live on the device, the rest is streamed from disk
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Samples held in memory: uint8 images ``[n, C, R, R]`` or float32 points ``[n, D]``, and int64 labels ``[n]``."""
+
+    x: Tensor
+    label: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Files(NamedTuple):
+    """Image files in a folder or a zip: ``read(root, name)`` gives the bytes of one."""
+
+    root: str
+    names: list[str]
+    read: Callable[[str, str], bytes]
+
+
+class Streamed(torch.utils.data.Dataset):
+    """Image files decoded one at a time, to uint8 ``[C, R, R]``.
+
+    A file that cannot be used comes back as a UserError, for the caller to raise: a loader's worker process would wrap
+    a raised one in a stack trace. Holds no open file, so workers may be forked or spawned.
+    """
+
+    def __init__(self, files: Files, label: Tensor | None, channels: int, config: DataConfig):
+        self.files, self.label = files, label
+        self.channels, self.resolution, self.fit = channels, config.resolution, config.fit
+
+    def __len__(self) -> int:
+        return len(self.files.names)
+
+    def __getitem__(self, i: int) -> Tensor | UserError:
+        try:
+            return self._decode(self.files.names[i])
+        except UserError as error:
+            return error
+
+    def _decode(self, name: str) -> Tensor:
+        image = open_image(self.files, name)
+        if self.channels == 1 and image.mode not in GRAY_MODES:
+            raise UserError(
+                f"The image '{name}' in '{self.files.root}' has colours (mode {image.mode}) but the first one, "
+                f"'{self.files.names[0]}', is grayscale; convert one of the two."
+            )
+        pixels = tv.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
+        return fit(pixels, self.resolution, self.fit, f"The image '{name}' in '{self.files.root}'")
+
+
+class Modes(NamedTuple):
+    """A mixture of equally likely Gaussians: ``centres [K, 2]`` and their common standard deviation."""
+
+    centres: Tensor
+    sigma: float
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None where the source has no such split."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    train: Resident | Streamed
+    test: Resident | None
+    modes: Modes | None = None
+
+
+def load(config: DataConfig, seed: int) -> DataSet:
+    """Return the data set that ``config`` names; only ring and grid depend on the seed."""
+    check_name("data.name", config.name, DATASETS)
+    check_name("data.fit", config.fit, FITS)
+    if config.resolution < 1:
+        raise UserError(f"data.resolution={config.resolution} is no image size; set it to 1 or more.")
+    return DATASETS[config.name](config, seed)
+
+
+# --- Images of any size to R x R pixels
+
+
+def fit(x: Tensor, resolution: int, how: str, what: str) -> Tensor:
+    """Bring uint8 images ``[..., C, H, W]`` to ``resolution``; ``what`` names them in the error if ``how`` forbids it."""
+    H, W = x.shape[-2:]
+    if how == "crop":
+        square = tv.center_crop(x, [min(H, W)])
+        return tv.resize(square, [resolution, resolution], InterpolationMode.BICUBIC, antialias=True)
+    if max(H, W) > resolution or (how == "exact" and (resolution, resolution) != (H, W)):
+        raise _wrong_size(H, W, resolution, how, what)
+    left, top = (resolution - W) // 2, (resolution - H) // 2
+    return tv.pad(x, [left, top, resolution - W - left, resolution - H - top])
+
+
+def _wrong_size(H: int, W: int, resolution: int, how: str, what: str) -> UserError:
+    remedies = ["data.fit=crop"]
+    if max(H, W) <= resolution:
+        remedies.insert(0, "data.fit=pad")
+    if how == "pad":
+        remedies.append(f"data.resolution={max(H, W)} if no image is larger")
+    elif H == W:
+        remedies.append(f"data.resolution={H} if all images have that size")
+    return UserError(
+        f"{what} has {W}x{H} pixels and data.fit={how} asks for {'at most ' if how == 'pad' else ''}"
+        f"{resolution}x{resolution}; set {' or '.join(remedies)}."
+    )
+
+
+# --- Sets that come with a library
+
+
+def digits(config: DataConfig, seed: int) -> DataSet:
+    """Scikit-learn's 1,797 handwritten digits of 8x8 pixels; the split is the same for every seed."""
+    source = load_digits()
+    x = torch.from_numpy(source.images * 255 / 16).round().to(torch.uint8).unsqueeze(1)  # 17 levels of gray
+    label = torch.from_numpy(source.target).long()
+    train, test = train_test_split(range(len(x)), test_size=450, random_state=0, stratify=label)
+    return _arrays(config, (x[train], label[train]), (x[test], label[test]))
+
+
+def torchvision_set(config: DataConfig, seed: int, source: type, folder: str) -> DataSet:
+    """MNIST, Fashion-MNIST or CIFAR-10; ``folder`` is where torchvision looks for ``source`` below the root."""
+    train, test = (_torchvision_split(config, source, folder, train) for train in (True, False))
+    return _arrays(config, train, test)
+
+
+def _torchvision_split(config: DataConfig, source: type, folder: str, train: bool) -> tuple[Tensor, Tensor]:
+    root = Path(config.root).expanduser()
+    if not config.download and not (root / folder).is_dir():
+        raise UserError(
+            f"{source.__name__} is not in '{root / folder}'; set data.root to the folder that holds "
+            f"'{Path(folder).parts[0]}', or data.download=true to fetch it."
+        )
+    try:
+        split = source(root, train=train, download=config.download)
+        x, label = torch.as_tensor(split.data), torch.as_tensor(split.targets).long()
+        if len(x) != len(label):
+            raise ValueError(f"{len(x)} images but {len(label)} labels")
+    except (
+        Exception
+    ) as error:  # RuntimeError, AssertionError, OSError, URLError, EOFError...: torchvision documents none
+        raise UserError(
+            f"The {'training' if train else 'test'} split of {source.__name__} could not be read from "
+            f"'{root / folder}' ({_reason(error)}); delete that folder and fetch it again with data.download=true."
+        ) from error
+    return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), label
+
+
+def _arrays(config: DataConfig, *splits: tuple[Tensor, Tensor]) -> DataSet:
+    what = f"Every image of {config.name}"
+    train, test = (Resident(fit(x, config.resolution, config.fit, what), label) for x, label in splits)
+    return DataSet(config.name, tuple(train.x.shape[1:]), 10, train, test)
+
+
+# --- Points in the plane
+
+
+def ring(config: DataConfig, seed: int) -> DataSet:
+    """8 Gaussians on the unit circle (PacGAN: Lin et al. 2018)."""
+    angle = torch.arange(8) * (2 * math.pi / 8)
+    return _gaussians(config.name, Modes(torch.stack([angle.cos(), angle.sin()], dim=1), 0.01), seed)
+
+
+def grid(config: DataConfig, seed: int) -> DataSet:
+    """25 Gaussians on a square grid (PacGAN: Lin et al. 2018)."""
+    ticks = torch.tensor([-4.0, -2.0, 0.0, 2.0, 4.0])
+    return _gaussians(config.name, Modes(torch.cartesian_prod(ticks, ticks), 0.05), seed)
+
+
+def _gaussians(name: str, modes: Modes, seed: int) -> DataSet:
+    generator = torch.Generator().manual_seed(seed)
+    K, D = modes.centres.shape
+    label = torch.randint(K, (sum(POINTS),), generator=generator)
+    x = modes.centres[label] + modes.sigma * torch.randn(sum(POINTS), D, generator=generator)
+    train, test = (Resident(*split) for split in zip(x.split(POINTS), label.split(POINTS), strict=True))
+    return DataSet(name, (D,), K, train, test, modes)
+
+
+# --- Image files
+
+
+def folder(config: DataConfig, seed: int) -> DataSet:
+    """Images below a folder; the first level of sub-folders names the classes if no image lies outside of them."""
+    root = Path(config.root).expanduser()
+    if root.is_file():
+        hint = "data.name=zip" if zipfile.is_zipfile(root) else "data.root to the folder that holds the images"
+        raise UserError(f"data.root '{root}' is a file where data.name=folder needs a folder; set {hint}.")
+    if not root.is_dir():
+        raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the images.")
+    files = Files(str(root), _image_names(_walk(root), root), _read_in_folder)
+    return _images(config, files, _folder_labels(files.names))
+
+
+def _walk(root: Path) -> list[str]:
+    def fail(error: OSError):  # os.walk is silent about what it cannot enter
+        raise UserError(f"The folder '{error.filename}' cannot be listed ({_reason(error)}); mend or remove it.")
+
+    walk = os.walk(root, onerror=fail, followlinks=True)  # class folders are often links on a cluster
+    return [(Path(where) / name).relative_to(root).as_posix() for where, _, names in walk for name in names]
+
+
+def _read_in_folder(root: str, name: str) -> bytes:
+    return Path(root, name).read_bytes()
+
+
+def _folder_labels(names: list[str]) -> Tensor | None:
+    if not all("/" in name for name in names):
+        return None
+    tops = [name.split("/")[0] for name in names]
+    index = {top: i for i, top in enumerate(sorted(set(tops)))}
+    return torch.tensor([index[top] for top in tops])
+
+
+def zip_file(config: DataConfig, seed: int) -> DataSet:
+    """A zip of images with an optional ``dataset.json`` of labels, as StyleGAN2-ADA, StyleGAN3, EDM and R3GAN read."""
+    root = Path(config.root).expanduser()
+    if root.is_dir():
+        raise UserError(f"data.root '{root}' is a folder where data.name=zip needs a .zip file; set data.name=folder.")
+    if not root.exists():
+        raise UserError(f"The file '{root}' does not exist; set data.root to the path of the .zip file.")
+    try:
+        inside = _archive(str(root), os.getpid()).namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"'{root}' is not a complete zip file ({_reason(error)}); copy or make it again.") from error
+    files = Files(str(root), _image_names(inside, root), _read_in_zip)
+    return _images(config, files, _zip_labels(files) if "dataset.json" in inside else None)
+
+
+@functools.lru_cache(maxsize=1)
+def _archive(path: str, process: int) -> zipfile.ZipFile:
+    """Open a zip once per process: a handle that came through a fork would share its file position with the parent."""
+    return zipfile.ZipFile(path)
+
+
+def _read_in_zip(root: str, name: str) -> bytes:
+    return _archive(root, os.getpid()).read(name)
+
+
+def _zip_labels(files: Files) -> Tensor | None:
+    where = f"dataset.json in '{files.root}'"
+    try:
+        pairs = json.loads(files.read(files.root, "dataset.json"))["labels"]
+        if pairs is None:
+            return None
+        labels = dict(pairs)
+    except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f'{where} cannot be read ({_reason(error)}); it must be JSON of the form {{"labels": [["a.png", 0], ...]}} '
+            f'or {{"labels": null}}.'
+        ) from error
+    for name in files.names:
+        if name not in labels:
+            raise UserError(f"{where} has no label for '{name}'; add one, or write {{\"labels\": null}}.")
+        if type(labels[name]) is not int or labels[name] < 0:
+            raise UserError(
+                f"{where} gives '{name}' the label {str(labels[name])[:40]}; write class numbers 0, 1, 2, ..., "
+                f"no vectors or other values."
+            )
+    return torch.tensor([labels[name] for name in files.names])
+
+
+def _image_names(names: list[str], root: Path) -> list[str]:
+    """The images among ``names``, sorted. Hidden files are left out: macOS keeps what is no image in ``._a.png``."""
+    paths = [PurePosixPath(name) for name in sorted(names)]
+    found = [
+        str(path)
+        for path in paths
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    ]
+    if not found:
+        raise UserError(f"'{root}' holds no image ({', '.join(SUFFIXES)}); set data.root to where the images are.")
+    return found
+
+
+def _images(config: DataConfig, files: Files, label: Tensor | None) -> DataSet:
+    channels = 1 if open_image(files, files.names[0]).mode in GRAY_MODES else 3
+    shape = (channels, config.resolution, config.resolution)
+    streamed = Streamed(files, label, channels, config)
+    fits = len(streamed) * math.prod(shape) <= config.resident_gib * 2**30
+    classes = 0 if label is None else int(label.max()) + 1
+    return DataSet(config.name, shape, classes, _decode_all(streamed, shape) if fits else streamed, None)
+
+
+def _decode_all(streamed: Streamed, shape: tuple[int, ...]) -> Resident:
+    x = torch.empty(len(streamed), *shape, dtype=torch.uint8)
+    for i in tqdm(range(len(streamed)), "decoding images", disable=None, leave=False):
+        image = streamed[i]
+        if isinstance(image, UserError):
+            raise image
+        x[i] = image
+    return Resident(x, streamed.label)
+
+
+def open_image(files: Files, name: str) -> Image.Image:
+    """Decode a file in full, so that a truncated one is found, and turn it upright as its EXIF data say."""
+    try:
+        image = Image.open(io.BytesIO(files.read(files.root, name)), formats=FORMATS)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    except (
+        Exception
+    ) as error:  # OSError, SyntaxError, EOFError, BadZipFile, zlib.error...: Pillow documents one of them
+        raise UserError(
+            f"The image '{name}' in '{files.root}' cannot be decoded ({_reason(error)}); replace or remove it."
+        ) from error
+    if image.mode.startswith(("I", "F")):
+        raise UserError(
+            f"The image '{name}' in '{files.root}' has more than 8 bits a pixel; convert it to 8 bits gray."
+        )
+    return image
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an exception, to stand inside a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+DATASETS: dict[str, Callable[[DataConfig, int], DataSet]] = {
+    "digits": digits,
+    "ring": ring,
+    "grid": grid,
+    "mnist": functools.partial(torchvision_set, source=datasets.MNIST, folder="MNIST/raw"),
+    "fashion_mnist": functools.partial(torchvision_set, source=datasets.FashionMNIST, folder="FashionMNIST/raw"),
+    "cifar10": functools.partial(torchvision_set, source=datasets.CIFAR10, folder="cifar-10-batches-py"),
+    "folder": folder,
+    "zip": zip_file,
+}

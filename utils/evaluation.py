@@ -1,0 +1,101 @@
+"""Evaluation: what samples are measured by, as records that say what was measured.
+
+Points are measured against the mixture that they should cover, images of a labelled set with a held-out split in the
+features of a small classifier of that set (``classifier``). Other sets have no metric that needs no download.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils import metrics
+from utils.classifier import classifier, sha256, to_images
+from utils.datasets import DataSet, Resident
+from utils.sampling import every_class, latents, sample
+
+CONFIDENCE = 0.9
+Record = dict[str, Any]
+
+
+def evaluate(
+    generator: nn.Module, data: DataSet, conditional: bool, latent_dim: int, count: int, seed: int, folder: Path
+) -> list[Record]:
+    """Metrics of ``count`` samples, one record each; an empty list where the data set offers no metric.
+
+    A record says: value, metric, unit, feature space and sha256 of its weights, reference set, split and size, N, seed.
+    ``folder`` keeps the feature network for the next time.
+    """
+    z = latents(count, latent_dim, seed)
+    samples = sample(generator, z, every_class(count, data.classes if conditional else 0))
+    about = {"samples": count, "seed": seed, "truncation": None, "resizer": None}
+    if data.modes is not None:
+        return [{**record, **about} for record in _points(samples, data)]
+    if isinstance(data.train, Resident) and data.classes and data.test is not None:
+        device = next(generator.parameters()).device
+        return [{**record, **about} for record in _images(samples, data, folder, device)]
+    return []
+
+
+def describe(records: list[Record]) -> list[str]:
+    """A line for people per record."""
+    return [f"{r['metric']}: {_readable(r['value'])}{' ' + r['unit'] if r['unit'] else ''}{r['note']}" for r in records]
+
+
+def _points(samples: Tensor, data: DataSet) -> list[Record]:
+    result = metrics.coverage(samples, data.modes)
+    total = len(data.modes.centres)
+    space = {"features": "the points themselves", "features_sha256": None}
+    space |= {"reference": data.name, "split": "the mixture's density", "reference_samples": None}
+    return [
+        _record("modes", result.modes, "", f" of {total}", higher_is_better=True, **space),
+        _record(
+            "high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", higher_is_better=True, **space
+        ),
+        _record("reverse KL", result.reverse_kl, "nats", "", higher_is_better=False, **space),
+    ]
+
+
+@torch.no_grad()
+def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+    with torch.enable_grad():
+        network = classifier(data, folder / "classifier.safetensors", device)
+    samples = samples.to(device)
+    train, test = (to_images(split.x, device) for split in (data.train, data.test))
+    accuracy = float((metrics.probabilities(network, test).argmax(1).cpu() == data.test.label).float().mean())
+    read = metrics.recognition(metrics.probabilities(network, samples), CONFIDENCE)
+    real = metrics.frechet_distance(network, test, train)
+
+    space = {"features": f"classifier trained on {data.name}, train split", "features_sha256": sha256(network)}
+    space |= {"reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
+    percent = {"unit": "%", "higher_is_better": True, **space}
+    return [
+        _record("classifier accuracy", 100 * accuracy, note=f" on {len(data.test)} held-out images", **percent),
+        _record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
+        _record("rarest class", 100 * read.rarest, note=" of the samples", **percent),
+        _record(
+            "Fréchet distance",
+            metrics.frechet_distance(network, test, samples),
+            "",
+            f" to the held-out split (the training split itself: {_readable(real)})",
+            higher_is_better=False,
+            **space,
+        ),
+        _record(
+            "Fréchet distance of the training split",
+            real,
+            "",
+            " to the held-out split",
+            higher_is_better=False,
+            **space,
+        ),
+    ]
+
+
+def _record(metric: str, value: float, unit: str, note: str, **about: Any) -> Record:
+    return {"metric": metric, "value": value, "unit": unit, "note": note, **about}
+
+
+def _readable(value: float) -> str:
+    return f"{value:d}" if isinstance(value, int) else f"{value:.2f}"

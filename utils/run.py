@@ -1,0 +1,112 @@
+"""The folder of a run: what lies where, and who may write there."""
+
+import fcntl
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import accelerate
+import torch
+import torchvision
+
+from utils import config as configs
+from utils.config import Config
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<run.dir>/<run.name>`` and the places in it."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: Config) -> "RunFolder":
+        """The folder that ``config`` names."""
+        return cls(Path(config.run.dir) / config.run.name)
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``step-XXXXXXXX`` folders."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of PNG files."""
+        return self.path / "samples"
+
+    @property
+    def log(self) -> Path:
+        """What was said, with times."""
+        return self.path / "log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone. The lock dies with the process. Raises UserError if another process holds it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = open(self.path / ".lock", "w")  # noqa: SIM115  (held open: closing it gives the lock back)
+        except OSError as error:
+            raise UserError(
+                f"The run folder {self.path} cannot be written ({error}); choose another run.dir."
+            ) from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{self.path} is in use by another process; wait for it or choose run.name.") from None
+            yield
+
+    def claim(self, config: Config) -> None:
+        """Record ``config`` as this run's. Raises UserError if the folder holds checkpoints of another run."""
+        if self.config.is_file() and self.checkpoints.is_dir():
+            different = configs.differences(configs.load_run(self.path), config)
+            if different:
+                raise UserError(
+                    f"{self.path} holds a run with another config ({'; '.join(different)}); choose another run.name, "
+                    f"such as run.name={config.run.name}-{config.update.rule}."
+                )
+        partial = self.path / ".config.yaml.partial"
+        partial.write_text(configs.to_yaml(config, header=_provenance(self.path)))
+        partial.replace(self.config)
+
+
+def _provenance(path: Path) -> str:
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    return (
+        f"Resolved config of {path}. Resume or continue: python train.py {path}/config.yaml\n"
+        f"{versions}, accelerate {accelerate.__version__}, git commit {_commit()}"
+    )
+
+
+def _commit() -> str:
+    """The commit that is checked out, "+ changes" if files differ from it, "unknown" outside a clone."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (" + changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
