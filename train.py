@@ -116,8 +116,13 @@ def train(cfg: Config) -> int:
         team = players.build(cfg, data, accelerator.device)
         state = {"step": 0, "best": {}}
         if saved := checkpoint.newest(folder.checkpoints, warn=tell):
-            team.restore(saved)
             state = saved.state
+            if state["train_samples"] != len(data.train):
+                raise UserError(
+                    f"{saved.path} was trained on {state['train_samples']} samples and data set '{data.name}' now has "
+                    f"{len(data.train)}: restore the data, or choose another run.name."
+                )
+            team.restore(saved)
             if state["step"] >= cfg.train.steps:
                 tell(
                     f"{folder.path} is finished: {state['step']} steps are done. To continue it, raise train.steps, "

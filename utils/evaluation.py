@@ -48,12 +48,11 @@ def _points(samples: Tensor, data: DataSet) -> list[Record]:
     total = len(data.modes.centres)
     space = {"features": "the points themselves", "features_sha256": None}
     space |= {"reference": data.name, "split": "the mixture's density", "reference_samples": None}
+    better, worse = {"higher_is_better": True, **space}, {"higher_is_better": False, **space}
     return [
-        _record("modes", result.modes, "", f" of {total}", higher_is_better=True, **space),
-        _record(
-            "high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", higher_is_better=True, **space
-        ),
-        _record("reverse KL", result.reverse_kl, "nats", "", higher_is_better=False, **space),
+        _record("modes", result.modes, "", f" of {total}", **better),
+        _record("high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", **better),
+        _record("reverse KL", result.reverse_kl, "nats", "", **worse),
     ]
 
 
@@ -65,31 +64,17 @@ def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) 
     train, test = (to_images(split.x, device) for split in (data.train, data.test))
     accuracy = float((metrics.probabilities(network, test).argmax(1).cpu() == data.test.label).float().mean())
     read = metrics.recognition(metrics.probabilities(network, samples), CONFIDENCE)
-    real = metrics.frechet_distance(network, test, train)
+    distance, real = (metrics.frechet_distance(network, test, images) for images in (samples, train))
 
     space = {"features": f"classifier trained on {data.name}, train split", "features_sha256": sha256(network)}
     space |= {"reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
-    percent = {"unit": "%", "higher_is_better": True, **space}
+    percent, worse = {"unit": "%", "higher_is_better": True, **space}, {"higher_is_better": False, **space}
     return [
         _record("classifier accuracy", 100 * accuracy, note=f" on {len(data.test)} held-out images", **percent),
         _record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
         _record("rarest class", 100 * read.rarest, note=" of the samples", **percent),
-        _record(
-            "Fréchet distance",
-            metrics.frechet_distance(network, test, samples),
-            "",
-            f" to the held-out split (the training split itself: {_readable(real)})",
-            higher_is_better=False,
-            **space,
-        ),
-        _record(
-            "Fréchet distance of the training split",
-            real,
-            "",
-            " to the held-out split",
-            higher_is_better=False,
-            **space,
-        ),
+        _record("Fréchet distance", distance, "", " to the held-out split", **worse),
+        _record("Fréchet distance of the training split", real, "", " to the held-out split", **worse),
     ]
 
 

@@ -126,7 +126,8 @@ class Journal:
                 f"NaN or Inf in {broken} at step {step}, after step {self.logged}: no checkpoint is written and the "
                 "last one is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
             )
-        state = {"best": self.best}
+        data = {"shape": self.data.shape, "classes": self.data.classes, "train_samples": len(self.data.train)}
+        state = {"best": self.best, **data}
         checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
 
     def finish(self, step: int) -> None:

@@ -1,7 +1,9 @@
 """The players of a run: both networks, the generator's average, both optimisers; and their form in a checkpoint."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from utils.config import Config
 from utils.datasets import DataSet
 from utils.errors import UserError
 from utils.randomness import seeded
+
+State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class Players:
 
 def build(config: Config, data: DataSet, device: torch.device) -> Players:
     """Networks and optimisers as ``config`` says, initialised as a function of the seed."""
-    generator, critic = build_networks(config, data)
+    if config.game.conditional and not data.classes:
+        raise UserError(f"game.conditional=true needs class labels, and data set '{data.name}' has none.")
+    generator, critic = build_networks(config, data.shape, data.classes)
     memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     for network in (generator, critic):
         network.to(device, memory_format=memory_format)
@@ -59,28 +65,29 @@ def build(config: Config, data: DataSet, device: torch.device) -> Players:
     return Players(generator, critic, ema.averaged(generator), optimizers)
 
 
-def build_networks(config: Config, data: DataSet) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic for the data's shape. Raises UserError if they do not fit the data."""
-    if config.game.conditional and not data.classes:
-        raise UserError(f"game.conditional=true needs class labels, and data set '{data.name}' has none.")
+def build_networks(config: Config, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, nn.Module]:
+    """Generator and critic for samples of ``shape``. Raises UserError if the family does not offer it."""
     family = FAMILIES[config.model.name]
-    classes = data.classes if config.game.conditional else 0
+    classes = classes if config.game.conditional else 0
     try:
         with seeded(config.seed, "initialisation"):
-            return family.generator(config.model, data.shape, classes), family.critic(config.model, data.shape, classes)
+            return family.generator(config.model, shape, classes), family.critic(config.model, shape, classes)
     except ValueError as error:
-        raise UserError(f"model.name={config.model.name} does not fit data.name={data.name}: {error}.") from None
+        raise UserError(f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}.") from None
 
 
-def load_generator(config: Config, data: DataSet, folder: Path, raw: bool, warn) -> tuple[nn.Module, int]:
-    """The generator of the newest checkpoint in ``folder`` (its average unless ``raw``) and the checkpoint's step."""
+def load_generator(config: Config, folder: Path, raw: bool, warn: Callable[[str], None]) -> tuple[nn.Module, State]:
+    """The generator of the newest checkpoint in ``folder`` (its average unless ``raw``) and the checkpoint's state.
+
+    Needs no data set: the checkpoint knows the shape of its samples.
+    """
     saved = checkpoint.newest(folder, warn)
     if saved is None:
         raise UserError(f"{folder} holds no checkpoint yet: train first, or wait for the first one (checkpoint.every).")
-    generator, _ = build_networks(config, data)
+    generator, _ = build_networks(config, tuple(saved.state["shape"]), saved.state["classes"])
     name = "generator" if raw else "generator_ema"
     checkpoint.load_module(generator, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
-    return generator.eval(), saved.state["step"]
+    return generator.eval(), saved.state
 
 
 def first_not_finite(tensors: Tensors) -> str | None:
