@@ -3,6 +3,7 @@
 A new set is one function ``(config, seed) -> DataSet`` and one line of ``DATASETS``.
 """
 
+import contextlib
 import functools
 import io
 import json
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -25,6 +26,7 @@ from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from utils.errors import UserError, check_name
+from utils.randomness import generator
 
 FITS = ("exact", "pad", "crop")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -44,9 +46,7 @@ class DataConfig:
     fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
     mirror: bool = False  # random horizontal mirroring
     workers: int = 2  # loader processes for sets too large to hold decoded
-    resident_gib: float = (
-        4.0  # sets whose decoded pixels fit in this live on the device, the rest is streamed from disk
-    )
+    resident_gib: float = 4.0  # sets whose decoded pixels fit in this live on the device, others are streamed from disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Modes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None where the source has no such split."""
+    """``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None where the source has none."""
 
     name: str
     shape: tuple[int, ...]
@@ -131,27 +131,29 @@ def load(config: DataConfig, seed: int) -> DataSet:
 
 
 def fit(x: Tensor, resolution: int, how: str, what: str) -> Tensor:
-    """Bring uint8 images ``[..., C, H, W]`` to ``resolution``; ``what`` names them in the error if ``how`` forbids it."""
+    """Bring uint8 images ``[..., C, H, W]`` to ``resolution``; an error calls them ``what``."""
     H, W = x.shape[-2:]
+    if H == W == resolution:
+        return x
     if how == "crop":
         square = tv.center_crop(x, [min(H, W)])
         return tv.resize(square, [resolution, resolution], InterpolationMode.BICUBIC, antialias=True)
-    if max(H, W) > resolution or (how == "exact" and (resolution, resolution) != (H, W)):
-        raise _wrong_size(H, W, resolution, how, what)
+    if how == "exact" or max(H, W) > resolution:
+        raise _wrong_size((W, H), resolution, how, what)
     left, top = (resolution - W) // 2, (resolution - H) // 2
     return tv.pad(x, [left, top, resolution - W - left, resolution - H - top])
 
 
-def _wrong_size(H: int, W: int, resolution: int, how: str, what: str) -> UserError:
+def _wrong_size(size: tuple[int, int], resolution: int, how: str, what: str) -> UserError:
     remedies = ["data.fit=crop"]
-    if max(H, W) <= resolution:
+    if max(size) <= resolution:
         remedies.insert(0, "data.fit=pad")
     if how == "pad":
-        remedies.append(f"data.resolution={max(H, W)} if no image is larger")
-    elif H == W:
-        remedies.append(f"data.resolution={H} if all images have that size")
+        remedies.append(f"data.resolution={max(size)} if no image is larger")
+    elif size[0] == size[1]:
+        remedies.append(f"data.resolution={size[0]} if all images have that size")
     return UserError(
-        f"{what} has {W}x{H} pixels and data.fit={how} asks for {'at most ' if how == 'pad' else ''}"
+        f"{what} has {size[0]}x{size[1]} pixels and data.fit={how} asks for {'at most ' if how == 'pad' else ''}"
         f"{resolution}x{resolution}; set {' or '.join(remedies)}."
     )
 
@@ -186,12 +188,11 @@ def _torchvision_split(config: DataConfig, source: type, folder: str, train: boo
         x, label = torch.as_tensor(split.data), torch.as_tensor(split.targets).long()
         if len(x) != len(label):
             raise ValueError(f"{len(x)} images but {len(label)} labels")
-    except (
-        Exception
-    ) as error:  # RuntimeError, AssertionError, OSError, URLError, EOFError...: torchvision documents none
+    except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, EOFError and more
         raise UserError(
             f"The {'training' if train else 'test'} split of {source.__name__} could not be read from "
-            f"'{root / folder}' ({_reason(error)}); delete that folder and fetch it again with data.download=true."
+            f"'{root / folder}' ({_reason(error)}); delete that folder and fetch it again with data.download=true, "
+            f"where there is a network."
         ) from error
     return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), label
 
@@ -218,10 +219,10 @@ def grid(config: DataConfig, seed: int) -> DataSet:
 
 
 def _gaussians(name: str, modes: Modes, seed: int) -> DataSet:
-    generator = torch.Generator().manual_seed(seed)
+    draw = generator(seed, "points")
     K, D = modes.centres.shape
-    label = torch.randint(K, (sum(POINTS),), generator=generator)
-    x = modes.centres[label] + modes.sigma * torch.randn(sum(POINTS), D, generator=generator)
+    label = torch.randint(K, (sum(POINTS),), generator=draw)
+    x = modes.centres[label] + modes.sigma * torch.randn(sum(POINTS), D, generator=draw)
     train, test = (Resident(*split) for split in zip(x.split(POINTS), label.split(POINTS), strict=True))
     return DataSet(name, (D,), K, train, test, modes)
 
@@ -276,7 +277,7 @@ def zip_file(config: DataConfig, seed: int) -> DataSet:
     return _images(config, files, _zip_labels(files) if "dataset.json" in inside else None)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _archive(path: str, process: int) -> zipfile.ZipFile:
     """Open a zip once per process: a handle that came through a fork would share its file position with the parent."""
     return zipfile.ZipFile(path)
@@ -293,7 +294,7 @@ def _zip_labels(files: Files) -> Tensor | None:
         if pairs is None:
             return None
         labels = dict(pairs)
-    except (ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged zip, no JSON, JSON of another form
         raise UserError(
             f'{where} cannot be read ({_reason(error)}); it must be JSON of the form {{"labels": [["a.png", 0], ...]}} '
             f'or {{"labels": null}}.'
@@ -310,16 +311,16 @@ def _zip_labels(files: Files) -> Tensor | None:
 
 
 def _image_names(names: list[str], root: Path) -> list[str]:
-    """The images among ``names``, sorted. Hidden files are left out: macOS keeps what is no image in ``._a.png``."""
-    paths = [PurePosixPath(name) for name in sorted(names)]
-    found = [
-        str(path)
-        for path in paths
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    ]
+    found = sorted(filter(_is_image, names))
     if not found:
         raise UserError(f"'{root}' holds no image ({', '.join(SUFFIXES)}); set data.root to where the images are.")
     return found
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)  # macOS adds ._a.png, which is no image
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _images(config: DataConfig, files: Files, label: Tensor | None) -> DataSet:
@@ -346,24 +347,25 @@ def open_image(files: Files, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(files.read(files.root, name)), formats=FORMATS)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except (
-        Exception
-    ) as error:  # OSError, SyntaxError, EOFError, BadZipFile, zlib.error...: Pillow documents one of them
+        with contextlib.suppress(SyntaxError):  # Pillow's word for EXIF data that cannot be read
+            ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # Pillow and zipfile raise OSError, SyntaxError, EOFError, zlib.error and more
         raise UserError(
             f"The image '{name}' in '{files.root}' cannot be decoded ({_reason(error)}); replace or remove it."
         ) from error
     if image.mode.startswith(("I", "F")):
-        raise UserError(
-            f"The image '{name}' in '{files.root}' has more than 8 bits a pixel; convert it to 8 bits gray."
-        )
+        raise UserError(f"The image '{name}' in '{files.root}' has more than 8 bits a pixel; convert it to 8 bits.")
     return image
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an exception, to stand inside a sentence."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    """The first sentence of an exception, to stand inside another."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"no {' or '.join(FORMATS)} file"
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return first.rstrip(".:") or type(error).__name__
 
 
 DATASETS: dict[str, Callable[[DataConfig, int], DataSet]] = {

@@ -1,0 +1,25 @@
+"""Shared by all tests: one thread a process, and a fresh Accelerate for every test."""
+
+import os
+
+import pytest
+import torch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)  # two test processes share two cores
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """Accelerate keeps its settings in singletons, which would tie the tests of one process together."""
+    yield
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def _quick_classifier(monkeypatch):
+    """Tests look at what is reported of the feature network, not at how good it is."""
+    monkeypatch.setattr("utils.classifier.STEPS", 5)

@@ -1,0 +1,55 @@
+"""Short runs for tests: tiny networks, few steps, everything in a temporary folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import train
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "model.generator_width=4",
+    "model.critic_width=4",
+    "train.batch_size=8",
+    "sample.count=4",
+    "evaluate.samples=32",
+]
+QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
+
+
+def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
+    """The command line of a tiny run of ``recipe`` in ``folder``."""
+    return [str(ROOT / recipe), *TINY, *QUICK, f"run.dir={folder}", "run.device=cpu", *overrides]
+
+
+def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:
+    """Train in this process and return the exit code."""
+    return train.main(arguments(folder, *overrides, recipe=recipe))
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    """Train in a process of its own, its output in a pipe."""
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, *overrides)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:
+    """The sha256 of every file of a run's newest checkpoint (or of ``step``'s)."""
+    found = sorted((folder / name / "checkpoints").glob("step-*" if step is None else f"step-{step:08d}"))
+    manifest = json.loads((found[-1] / "manifest.json").read_text())
+    return {name: entry["sha256"] for name, entry in manifest.items()}
+
+
+def signal_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in the middle of step ``step`` (counted from 0 within this call)."""
+    original, calls = train.ema.update, iter(range(10**9))
+
+    def update(*arguments):
+        if next(calls) == step:
+            os.kill(os.getpid(), number)
+        original(*arguments)
+
+    monkeypatch.setattr(train.ema, "update", update)

@@ -1,0 +1,107 @@
+"""The same command again resumes, bit for bit."""
+
+import json
+import signal
+import time
+
+import numpy
+import pytest
+from PIL import Image
+
+from tests.runs import fingerprint, run, signal_at, start
+
+# 12 steps of 8 samples from 24 images are four epochs: every stop below is in the middle of one.
+VARIANTS = {
+    "single_pass": [],
+    "alternating": ["update.rule=alternating", "update.critic_steps=2", "optimizer.schedule=cosine_decay"],
+    "reused fakes": ["update.rule=alternating", "update.reuse_fakes=true", "optimizer.warmup=6"],
+    "BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch"],
+    "spectral norm": ["model.critic_norm=spectral", "game.objective=hinge", "train.channels_last=false"],
+    "R1 and R2": ["game.objective=relativistic", "penalty.r1=1", "penalty.r2=1", "penalty.schedule=linear_decay"],
+    "conditional bf16": ["game.conditional=true", "train.precision=bf16"],
+}
+
+
+@pytest.mark.parametrize("stop", [0, 6, 10])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_at_any_step_and_resumed_gives_the_same_bits(tmp_path, monkeypatch, variant, stop):
+    overrides = VARIANTS[variant]
+    assert run(tmp_path / "whole", *overrides) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, stop)
+        assert run(tmp_path / "parts", *overrides) == 75
+    assert len(list((tmp_path / "parts/digits/checkpoints").glob(f"step-{stop + 1:08d}"))) == 1
+    assert run(tmp_path / "parts", *overrides) == 0
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+
+@pytest.fixture
+def images(tmp_path):
+    random = numpy.random.default_rng(0)
+    for i in range(24):
+        path = tmp_path / "images" / str(i % 3) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=numpy.uint8)).save(path)
+    return [f"data.root={tmp_path / 'images'}", "data.name=folder", "data.mirror=true"]
+
+
+def test_streamed_images_resume_and_do_not_depend_on_workers(tmp_path, monkeypatch, images):
+    """Decoded ahead or streamed, by 0 or 2 workers, stopped in the middle of an epoch or not: the same bits."""
+    assert run(tmp_path / "resident", *images) == 0
+    for workers in (0, 2):
+        streamed = [*images, "data.resident_gib=0", f"data.workers={workers}"]
+        folder = tmp_path / f"workers-{workers}"
+        with monkeypatch.context() as patch:
+            signal_at(patch, 4)
+            assert run(folder, *streamed) == 75
+        assert run(folder, *streamed) == 0
+        assert fingerprint(folder) == fingerprint(tmp_path / "resident")
+
+
+def test_killed_process_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL, twice, at moments that nobody chose; the metrics tell every step once."""
+    overrides = ["train.steps=60", "checkpoint.every=7", "log.every=4"]
+    assert run(tmp_path / "whole", *overrides) == 0
+    checkpoints = tmp_path / "killed/digits/checkpoints"
+    for kill in range(2):
+        process = start(tmp_path / "killed", *overrides)
+        before = len(list(checkpoints.glob("step-*"))) and max(checkpoints.glob("step-*"))
+        while (process.poll() is None and not (found := sorted(checkpoints.glob("step-*")))) or found[-1] == before:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert kill or process.returncode == -signal.SIGKILL
+    assert run(tmp_path / "killed", *overrides) == 0
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
+
+    lines = (tmp_path / "killed/digits/metrics.jsonl").read_text().splitlines()
+    steps = [record["step"] for record in map(json.loads, lines) if record["kind"] == "train"]
+    assert steps == list(range(4, 61, 4))
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_resumes(tmp_path, capsys):
+    assert run(tmp_path, "train.steps=10") == 0
+    whole = fingerprint(tmp_path)
+    (tmp_path / "digits/checkpoints/step-00000010/critic.safetensors").write_bytes(b"")
+    assert run(tmp_path, "train.steps=10") == 0
+    output = capsys.readouterr().out
+    assert "step-00000010 is damaged" in output
+    assert "Resumed from" in output
+    assert fingerprint(tmp_path) == whole
+
+
+def test_finished_run_says_so_and_continues_when_asked(tmp_path, capsys):
+    assert run(tmp_path) == 0
+    before = fingerprint(tmp_path)
+    capsys.readouterr()
+    assert run(tmp_path) == 0
+    output = capsys.readouterr().out
+    assert "is finished: 12 steps" in output
+    assert "train.steps=24" in output
+    assert fingerprint(tmp_path) == before
+
+    assert run(tmp_path, "train.steps=18") == 0
+    assert run(tmp_path / "whole", "train.steps=18") == 0
+    continued, whole = fingerprint(tmp_path), fingerprint(tmp_path / "whole")
+    assert continued.pop("state.json") != whole.pop("state.json")  # the end at step 12 was evaluated, too
+    assert continued == whole

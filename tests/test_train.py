@@ -1,0 +1,163 @@
+"""train.py from the command line: what it writes, and what it says of wrong input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from tests.runs import ROOT, arguments, fingerprint, run, start
+from utils.errors import UserError
+
+
+def test_run_folder_holds_everything(tmp_path):
+    assert run(tmp_path, "evaluate.every=6", "game.conditional=true") == 0
+    folder = tmp_path / "digits"
+    assert {path.name for path in (folder / "samples").iterdir()} == {"step-00000006.png", "step-00000012.png"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step-00000010", "step-00000012"}
+    assert Image.open(folder / "samples/step-00000012.png").size[0] > 90
+
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kinds = {record["kind"] for record in records}
+    assert kinds == {"train", "metric"}
+    metric = next(record for record in records if record["kind"] == "metric")
+    about = {
+        "value",
+        "metric",
+        "features",
+        "features_sha256",
+        "reference",
+        "split",
+        "samples",
+        "resizer",
+        "seed",
+        "step",
+    }
+    assert about | {"weights"} <= metric.keys()
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    tags = events.Tags()
+    assert {
+        "train/critic_loss",
+        "train/generator_loss",
+        "train/critic_gradient_norm",
+        "train/images_per_second",
+    } <= set(tags["scalars"])
+    assert "train/generator_learning_rate" in tags["scalars"]
+    assert tags["histograms"] == ["scores/real", "scores/fake"]
+    assert tags["images"] == ["samples"]
+    assert "config/text_summary" in tags["tensors"]
+
+
+def test_output_in_a_pipe_is_lines_and_ends_with_the_places(tmp_path):
+    process = start(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    assert "\r" not in output
+    assert "step 4/12" in output
+    last = output.splitlines()[-1]
+    for place in ("samples/", "log.txt", "checkpoints/step-00000012/"):
+        assert f"{tmp_path}/digits/{place}" in last
+
+
+def test_recipe_is_optional_and_print_config_only_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert train.main(["--print-config", "seed=7", f"run.dir={tmp_path}"]) == 0
+    output = capsys.readouterr().out
+    assert "seed: 7" in output
+    assert "name: digits" in output
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = {
+    "batch-coupled critic": (["model.critic_norm=batch"], ["single_pass", "simultaneous", "alternating"]),
+    "resolution": (["data.resolution=16", "data.fit=pad", "model.name=dcgan", "data.fit=exact"], ["16"]),
+    "labels": (["game.conditional=true", "data.name=folder", "data.root=tests"], ["no image"]),
+    "network for points": (["data.name=ring"], ["dcgan"]),
+    "norm": (["model.critic_norm=layer"], ["layer", "spectral"]),
+    "recipe": (["configs/ring.yaml"], ["One recipe"]),
+    "override": (["update.rul=alternating"], ["update.rul", "rule"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_before_the_first_step(tmp_path, monkeypatch, case):
+    monkeypatch.chdir(ROOT)
+    overrides, words = WRONG[case]
+    with pytest.raises(UserError) as error:
+        run(tmp_path, *overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert not list(tmp_path.glob("*/checkpoints/*"))
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    assert run(tmp_path) == 0
+    before = fingerprint(tmp_path)
+    with pytest.raises(UserError, match=r"update.rule: single_pass -> alternating.*run.name=digits-alternating"):
+        run(tmp_path, "update.rule=alternating")
+    assert run(tmp_path, "log.every=3", "train.steps=13") == 0
+    assert fingerprint(tmp_path, step=12) == before
+
+
+def test_error_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "seed=none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "seed" in done.stderr
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """The critic's weights are poisoned in step 8: the checkpoint of step 5 stays, none follows."""
+    original, calls = train.ema.update, iter(range(10**9))
+
+    def update(average, module, decay):
+        original(average, module, decay)
+        if next(calls) == 7:
+            with torch.no_grad():
+                next(module.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(train.ema, "update", update)
+    with pytest.raises(UserError, match=r"between steps 8 and 12|at step 10, after step 8"):
+        run(tmp_path)
+    assert [path.name for path in (tmp_path / "digits/checkpoints").iterdir()] == ["step-00000005"]
+    assert "Stopped: " in (tmp_path / "digits/log.txt").read_text()
+
+
+def test_collapsed_critic_is_warned_of(tmp_path, capsys):
+    assert run(tmp_path, "log.score_gap=0") == 0
+    assert "penalty.r1" in capsys.readouterr().out
+
+
+def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):
+    """The switch compiles both networks in place; a backend without code generation spares the test a minute."""
+    compiled_modules = []
+
+    def compile_quickly(module):
+        compiled_modules.append(type(module).__name__)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_quickly)
+    assert run(tmp_path, "train.compile=true", "train.steps=2", "evaluate.samples=8") == 0
+    assert run(tmp_path / "plain", "train.steps=2", "evaluate.samples=8") == 0
+    compiled = tmp_path / "digits/checkpoints/step-00000002"
+    plain = tmp_path / "plain/digits/checkpoints/step-00000002"
+    assert compiled_modules == ["Generator", "Critic"]
+    for name in ("generator", "critic", "generator_ema"):
+        assert load_file(compiled / f"{name}.safetensors").keys() == load_file(plain / f"{name}.safetensors").keys()
+
+
+def test_usage(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    assert "--print-config" in capsys.readouterr().out
+    assert arguments(ROOT)[0].endswith("digits.yaml")
