@@ -10,14 +10,8 @@ from pathlib import Path
 import train
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "model.generator_width=4",
-    "model.critic_width=4",
-    "train.batch_size=8",
-    "sample.count=4",
-    "evaluate.samples=32",
-]
-QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
+TINY = ["model.generator_width=4", "model.critic_width=4", "train.batch_size=8"]
+QUICK = "train.steps=12 log.every=4 sample.every=6 sample.count=4 checkpoint.every=5 evaluate.samples=32".split()
 
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:

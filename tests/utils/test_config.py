@@ -1,0 +1,562 @@
+"""Configs: what is read, what is refused and in which words, and what comes back out."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from adversarial.objectives import OBJECTIVES
+from adversarial.schedules import SCHEDULES
+from adversarial.updates import RULES
+from models import FAMILIES
+from utils.config import (
+    RUNTIME_KEYS,
+    Config,
+    comments,
+    differences,
+    load,
+    load_run,
+    to_yaml,
+)
+from utils.datasets import DATASETS
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+SECTIONS = [f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(getattr(Config(), f.name))]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a YAML file below the test's folder and give its path."""
+
+    def write(text: str, name: str = "recipe.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def empty(write):
+    """A recipe of defaults."""
+    return write("", "empty.yaml")
+
+
+def refusal(recipe: Path, *overrides: str) -> str:
+    """The words of the UserError that loading must end with: one sentence."""
+    with pytest.raises(UserError) as caught:
+        load(recipe, list(overrides))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+def keys_of(config: Config) -> list[str]:
+    """Every key, dotted."""
+    return ["seed", *(f"{s}.{f.name}" for s in SECTIONS for f in dataclasses.fields(getattr(config, s)))]
+
+
+def value_of(config: Config, key: str):
+    """The value at a dotted key."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def changed(config: Config, key: str) -> Config:
+    """The config with another value of the same type at ``key``."""
+    value = value_of(config, key)
+    match value:
+        case bool():
+            value = not value
+        case str():
+            value += "-other"
+        case list():
+            value = [x / 2 for x in value]
+        case _:
+            value += 1
+    if "." not in key:
+        return dataclasses.replace(config, **{key: value})
+    section, name = key.split(".")
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{name: value})})
+
+
+# --- Bases and overrides
+
+
+def test_an_empty_recipe_is_the_defaults_under_its_own_name(empty):
+    want = Config()
+    want.run.name = "empty"
+    assert load(empty, []) == want
+
+
+def test_a_file_of_comments_is_an_empty_recipe(write):
+    assert load(write("# nothing yet\n"), []).seed == 0
+
+
+def test_later_files_and_then_overrides_win(write):
+    write("seed: 1\nlog: {every: 1}\nsample: {every: 1}\nevaluate: {every: 1}\n", "a.yaml")
+    write("base: a.yaml\nseed: 2\nlog: {every: 2}\nsample: {every: 2}\n", "b.yaml")
+    config = load(write("base: b.yaml\nseed: 3\nlog: {every: 3}\n", "c.yaml"), ["seed=4", "seed=5"])
+    assert (config.seed, config.log.every, config.sample.every, config.evaluate.every) == (5, 3, 2, 1)
+    assert config.run.name == "c"
+
+
+def test_a_base_is_relative_to_the_file_that_names_it(write, monkeypatch, tmp_path):
+    write("seed: 7\n", "family/common/base.yaml")
+    write("base: common/base.yaml\n", "family/middle.yaml")
+    path = write("base: ../family/middle.yaml\n", "mine/recipe.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(path, []).seed == 7
+
+
+def test_an_absolute_base(write):
+    base = write("seed: 7\n", "far/base.yaml")
+    assert load(write(f"base: {base}\n"), []).seed == 7
+
+
+def test_two_files_may_share_a_base_through_different_chains(write):
+    write("seed: 7\n", "base.yaml")
+    write("base: base.yaml\n", "middle.yaml")
+    assert load(write("base: middle.yaml\n"), []).seed == 7
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_circle_of_bases_is_refused(write, length):
+    for i in range(length):
+        path = write(f"base: file{(i + 1) % length}.yaml\n", f"file{i}.yaml")
+    assert "circle" in refusal(path)
+
+
+def test_a_missing_base_is_named_with_its_neighbours(write):
+    write("seed: 1\n", "common.yaml")
+    text = refusal(write("base: comon.yaml\n"))
+    assert "comon.yaml" in text
+    assert "did you mean" in text
+    assert "common.yaml'" in text
+
+
+def test_a_missing_recipe_is_named_with_its_neighbours(write, tmp_path):
+    write("", "digits.yaml")
+    assert f"did you mean '{tmp_path}/digits.yaml'" in refusal(tmp_path / "digit.yaml")
+
+
+def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert "configs/digits.yaml" in refusal(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=3", "seed", 3),
+        ("train.steps=10_000", "train.steps", 10_000),
+        ("optimizer.critic_lr=1e-4", "optimizer.critic_lr", 1e-4),
+        ("optimizer.critic_lr=1", "optimizer.critic_lr", 1.0),
+        ("optimizer.betas=[0.0,0.9]", "optimizer.betas", [0.0, 0.9]),
+        ("game.conditional=true", "game.conditional", True),
+        ("data.root=/a/b c", "data.root", "/a/b c"),
+        ("data.root=a=b", "data.root", "a=b"),
+        ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
+        ("run.name=é", "run.name", "é"),
+        ("update.rule=alternating", "update.rule", "alternating"),
+        ("model.generator_norm=none", "model.generator_norm", "none"),
+        ("train.precision=bf16", "train.precision", "bf16"),
+        ("train.precision=no", "train.precision", "no"),  # to YAML 1.1 a bare no is false
+    ],
+    ids=lambda x: x if isinstance(x, str) and "=" in x else "",
+)
+def test_an_override(empty, override, key, value):
+    got = value_of(load(empty, [override]), key)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_precision_no_in_a_file(write):
+    """The default's own spelling, as the comment of the field gives it."""
+    assert load(write("train:\n  precision: no\n"), []).train.precision == "no"
+
+
+@pytest.mark.parametrize("source", ["file", "override"])
+def test_integer_betas_come_out_as_floats(write, empty, source):
+    config = (
+        load(write("optimizer: {betas: [0, 0]}\n"), []) if source == "file" else load(empty, ["optimizer.betas=[0,0]"])
+    )
+    assert [type(beta) for beta in config.optimizer.betas] == [float, float]
+
+
+def test_a_number_that_yaml_takes_for_text_becomes_a_float(write):
+    """To YAML 1.1, 2e-4 without a dot is a string."""
+    assert load(write("optimizer: {critic_lr: 2e-4}\n"), []).optimizer.critic_lr == 2e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_section_has_the_fields_of_its_family(empty, family):
+    assert type(load(empty, [f"model.name={family}"]).model) is FAMILIES[family].config
+
+
+def test_loading_leaves_the_schema_alone(empty):
+    load(empty, ["optimizer.betas=[0,0]", "seed=9"])
+    assert load(empty, []).optimizer.betas == [0.5, 0.999]
+
+
+# --- What is refused. The words are what the sentence must contain: the key, and the valid names.
+
+
+def names(valid) -> list[str]:
+    return [*valid]
+
+
+REFUSED = {
+    "unknown-section": (["optimiser.eps=1"], ["'optimiser'", "did you mean 'optimizer'", "the command line"]),
+    "unknown-key": (["train.step=1"], ["'train.step'", "did you mean 'steps'", "batch_size"]),
+    "unknown-key-of-the-optimizer": (["optimizer.learning_rate=1"], ["'optimizer.learning_rate'", "generator_lr"]),
+    "unknown-key-of-the-model": (["model.width=1"], ["'model.width'", "generator_width", "critic_width"]),
+    "key-of-another-model": (["model.name=mlp", "model.critic_norm=batch"], ["'model.critic_norm'", "width", "depth"]),
+    "unknown-key-of-the-data": (["data.size=1"], ["'data.size'", "resolution"]),
+    "base-as-an-override": (["base=digits.yaml"], ["'base'"]),
+    "empty-key": (["update.=1"], ["'update.'"]),
+    "unknown-model": (["model.name=dcgn"], ["model.name", "did you mean 'dcgan'", *names(FAMILIES)]),
+    "unknown-objective": (["game.objective=hing"], ["game.objective", "did you mean 'hinge'", *names(OBJECTIVES)]),
+    "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'"]),
+    "unknown-rule": (["update.rule=singlepass"], ["update.rule", "did you mean 'single_pass'", *names(RULES)]),
+    "unknown-schedule-of-λ": (["update.schedule=cosine"], ["update.schedule", "cosine_decay", *names(SCHEDULES)]),
+    "unknown-schedule-of-γ": (["penalty.schedule=linear"], ["penalty.schedule", "linear_decay"]),
+    "unknown-schedule-of-the-rates": (["optimizer.schedule=const"], ["optimizer.schedule", "did you mean 'constant'"]),
+    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *names(DATASETS)]),
+    "unknown-device": (["run.device=cuda"], ["run.device", "auto", "cpu"]),
+    "unknown-precision": (["train.precision=bf_16"], ["train.precision", "did you mean 'bf16'"]),
+    "fp16": (["train.precision=fp16"], ["train.precision=fp16", "bf16"]),
+    "text-for-an-integer": (["train.steps=many"], ["train.steps", "many"]),
+    "seed-none": (["seed=none"], ["seed", "none"]),
+    "null-seed": (["seed=null"], ["seed"]),
+    "no-value": (["seed="], ["seed"]),
+    "fraction-for-an-integer": (["train.steps=1.5"], ["train.steps", "1.5"]),
+    "truth-for-an-integer": (["train.steps=true"], ["train.steps"]),
+    "list-for-an-integer": (["train.steps=[1]"], ["train.steps"]),
+    "section-for-an-integer": (["seed.x=1"], ["seed"]),
+    "text-for-a-number": (["penalty.r1=strong"], ["penalty.r1", "strong"]),
+    "text-for-a-truth": (["train.compile=maybe"], ["train.compile", "maybe"]),
+    "null-text": (["update.rule=null"], ["update.rule"]),
+    "section-for-text": (["run.name.x=1"], ["run.name"]),
+    "number-for-a-list": (["optimizer.betas=0.5"], ["optimizer.betas"]),
+    "section-for-a-list": (["optimizer.betas.0=0.5"], ["optimizer.betas"]),
+    "null-list": (["optimizer.betas=null"], ["optimizer.betas"]),
+    "short-list": (["optimizer.betas=[0.5]"], ["optimizer.betas", "two numbers"]),
+    "long-list": (["optimizer.betas=[0.5,0.9,0.9]"], ["optimizer.betas", "two numbers"]),
+    "null-in-a-list": (["optimizer.betas=[0.5,null]"], ["optimizer.betas"]),
+    "text-in-a-list": (["optimizer.betas=[0.5,big]"], ["optimizer.betas", "big"]),
+    "list-in-a-list": (["optimizer.betas=[0.5,[0.9]]"], ["optimizer.betas"]),
+    "β-of-1": (["optimizer.betas=[0.5,1.0]"], ["optimizer.betas"]),
+    "negative-β": (["optimizer.betas=[-0.5,0.9]"], ["optimizer.betas"]),
+    "scalar-for-a-section": (["train=5"], ["'train'", "section"]),
+    "null-for-a-section": (["train=null"], ["'train'", "section"]),
+    "list-for-a-section": (["train=[1]"], ["'train'", "section"]),
+    "name-for-the-model": (["model=mlp"], ["model", *names(FAMILIES)]),
+    "list-for-the-model": (["model=[mlp]"], ["model", *names(FAMILIES)]),
+    "null-for-the-model": (["model=null"], ["model", *names(FAMILIES)]),
+    "null-name-of-the-model": (["model.name=null"], ["model.name", *names(FAMILIES)]),
+    "no-equals-sign": (["update.rule"], ["'update.rule'", "key=value"]),
+    "no-key": (["=3"], ["'=3'", "key=value"]),
+    "a-flag": (["--seed=3"], ["'--seed=3'", "key=value"]),
+    "spaces-around-the-sign": (["seed = 3"], ["'seed = 3'", "key=value"]),
+    "open-bracket": (["optimizer.betas=[0.5,"], ["optimizer.betas=[0.5,"]),
+    "open-reference": (["run.name=${"], ["run.name"]),
+    "reference-to-nothing": (["run.name=${nothing}"], ["run.name", "nothing"]),
+    "reference-of-the-model-to-nothing": (["model.name=${oc.env:FLIPSIDE_NO_SUCH}"], ["FLIPSIDE_NO_SUCH"]),
+    "reference-to-itself": (["seed=${seed}"], ["seed"]),
+    "line-break-in-a-name": (['data.name="a\\nb"'], ["data.name"]),
+    "compile-with-r1": (["train.compile=true", "penalty.r1=1"], ["train.compile", "penalty.r1"]),
+    "compile-with-r2": (["train.compile=true", "penalty.r2=1"], ["train.compile", "penalty.r2"]),
+    "reused-fakes-in-a-single-pass": (
+        ["update.reuse_fakes=true"],
+        ["update.reuse_fakes", "alternating", "single_pass"],
+    ),
+    "reused-fakes-simultaneously": (
+        ["update.reuse_fakes=true", "update.rule=simultaneous"],
+        ["update.reuse_fakes", "alternating", "simultaneous"],
+    ),
+    "run-name-with-a-slash": (["run.name=a/b"], ["run.name", "a/b", "run.dir"]),
+    "run-name-upwards": (["run.name=.."], ["run.name", "run.dir"]),
+    "run-name-of-here": (["run.name=."], ["run.name", "run.dir"]),
+}
+
+
+@pytest.mark.parametrize(("overrides", "words"), REFUSED.values(), ids=REFUSED)
+def test_refused_overrides(empty, overrides, words):
+    text = refusal(empty, *overrides)
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.steps=0", "train.batch_size=1", "update.critic_steps=0", "update.coefficient=-1", "penalty.r1=-0.5",
+        "penalty.r2=-0.5", "penalty.r1=nan", "optimizer.generator_lr=-1", "optimizer.critic_lr=-1",
+        "optimizer.critic_lr=nan", "optimizer.warmup=-1", "ema.half_life=-1", "ema.ramp_up=-0.1", "log.every=0",
+        "log.score_gap=-1", "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
+        "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1",
+    ],
+)  # fmt: skip
+def test_out_of_range(empty, override):
+    key, value = override.split("=")
+    text = refusal(empty, override)
+    assert key in text
+    assert "at least" in text
+    assert value.lstrip("-0.") in text
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.steps=1", "train.batch_size=2", "update.coefficient=0", "penalty.r1=0", "optimizer.critic_lr=0",
+        "ema.half_life=0", "ema.ramp_up=0", "sample.every=0", "evaluate.every=0", "checkpoint.keep=2",
+        "data.workers=0", "optimizer.betas=[0,0]",
+    ],
+)  # fmt: skip
+def test_the_edge_of_a_range_is_in_it(empty, override):
+    load(empty, [override])
+
+
+FILES = {
+    "broken": ("seed: [1\n", ["not valid YAML"]),
+    "tab": ("train:\n\tsteps: 1\n", ["not valid YAML"]),
+    "unknown-alias": ("seed: *nothing\n", ["not valid YAML"]),
+    "python-object": ("seed: !!python/object/apply:os.getpid []\n", ["not valid YAML"]),
+    "two-documents": ("seed: 1\n---\nseed: 2\n", ["not valid YAML"]),
+    "date": ("seed: 2020-01-01\n", ["date"]),
+    "list": ("- seed\n- 1\n", ["key: value"]),
+    "text": ("seed\n", []),
+    "number": ("5\n", []),
+    "unknown-key": ("sed: 1\n", ["'sed'", "did you mean 'seed'"]),
+    "unknown-key-in-a-section": ("train:\n  step: 1\n", ["'train.step'", "did you mean 'steps'"]),
+    "number-as-a-key": ("train:\n  1: 2\n", ["'train.1'"]),
+    "null-as-a-key": ("null: 1\n", []),
+    "scalar-for-a-section": ("train: 5\n", ["'train'", "section"]),
+    "empty-section": ("train:\n", ["'train'", "section"]),
+    "list-for-a-section": ("train: [1]\n", ["'train'", "section"]),
+    "list-for-the-model": ("model: [dcgan]\n", ["model", "dcgan"]),
+    "section-for-a-list": ("optimizer:\n  betas: {a: 1}\n", ["optimizer.betas"]),
+    "text-for-an-integer": ("train:\n  steps: many\n", ["train.steps", "many"]),
+    "base-that-is-a-list": ("base: [a.yaml]\n", ["base"]),
+    "base-that-is-a-folder": ("base: .\n", []),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES)
+def test_refused_files(write, content, words):
+    text = refusal(write(content))
+    assert [word for word in ["recipe.yaml", *words] if word not in text and word != "base"] == []
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00seed")
+    assert "recipe.yaml" in refusal(tmp_path / "recipe.yaml")
+
+
+def test_a_mistake_in_a_base_is_blamed_on_the_base(write):
+    write("sed: 1\n", "base.yaml")
+    text = refusal(write("base: base.yaml\n"))
+    assert "base.yaml" in text
+    assert "recipe.yaml" not in text
+
+
+def test_files_that_disagree_about_what_a_key_is(write):
+    """A list in the base and a section in the recipe: neither can be merged into the other."""
+    write("optimizer: {betas: [0.5, 0.9]}\n", "base.yaml")
+    assert "optimizer.betas" in refusal(write("base: base.yaml\noptimizer: {betas: {first: 0.5}}\n"))
+
+
+KEYS = keys_of(Config())
+WORDS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([*KEYS, *SECTIONS]) | WORDS, WORDS), min_size=1, max_size=2))
+@example([("optimizer.betas", "{}")])
+@example([("update", "{}")])
+@example([("model", "{name: mlp}")])
+def test_any_override_is_taken_or_refused_in_one_sentence(empty, pairs):
+    try:
+        load(empty, [f"{key}={value}" for key, value in pairs])
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+# --- Out again
+
+
+def same_again(config: Config, folder: Path) -> Config:
+    """The config by way of its own YAML."""
+    path = folder / "again.yaml"
+    path.write_text(to_yaml(config, header="two\nlines"))
+    return load(path, [])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_come_back_from_their_own_yaml(recipe, tmp_path):
+    config = load(recipe, [])
+    assert same_again(config, tmp_path) == config
+    assert config.run.name == recipe.stem
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_run_loads_its_own_config(recipe, tmp_path):
+    config = load(recipe, [])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_run(tmp_path) == config
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"config\.yaml") as caught:
+        load_run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+FLOATS = st.floats(min_value=0, allow_nan=False)
+COUNTS = st.integers(2, 10**12)
+TEXT = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="$/") | st.just(" "), min_size=1)
+CHOICES = {
+    "seed": st.integers(-(2**70), 2**70),
+    "run.name": TEXT.filter(lambda name: name not in (".", "..")),
+    "run.dir": TEXT,
+    "run.device": st.sampled_from(["auto", "cpu"]),
+    "data.name": st.sampled_from(sorted(DATASETS)),
+    "data.root": TEXT,
+    "data.mirror": st.booleans(),
+    "data.resident_gib": FLOATS,
+    "game.objective": st.sampled_from(sorted(OBJECTIVES)),
+    "game.conditional": st.booleans(),
+    "update.rule": st.sampled_from(sorted(RULES)),
+    "update.critic_steps": COUNTS,
+    "update.coefficient": FLOATS,
+    "update.schedule": st.sampled_from(sorted(SCHEDULES)),
+    "penalty.r1": FLOATS,
+    "optimizer.critic_lr": FLOATS,
+    "optimizer.betas": st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
+    "optimizer.eps": FLOATS,
+    "train.steps": COUNTS,
+    "train.batch_size": COUNTS,
+    "train.precision": st.sampled_from(["no", "bf16"]),
+    "train.channels_last": st.booleans(),
+    "model.latent_dim": COUNTS,
+}
+
+
+def as_override(key: str, value) -> str:
+    """In JSON, which is YAML: text in quotes is text."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.fixed_dictionaries({}, optional=CHOICES), st.sampled_from(sorted(FAMILIES)))
+@example({"run.name": "no", "run.dir": "1e3", "data.root": "# null: [x"}, "mlp")
+@example({"run.name": "007", "run.dir": "'", "data.root": '"'}, "mlp")
+@example({"run.name": "2024-01-01", "run.dir": "1:30", "data.root": "~"}, "mlp")
+@example({"penalty.r1": float("inf"), "optimizer.eps": 5e-324}, "dcgan")
+def test_what_was_set_comes_back_from_yaml(empty, tmp_path, values, family):
+    config = load(empty, [f"model.name={family}", *(as_override(*item) for item in values.items())])
+    for key, value in values.items():
+        assert value_of(config, key) == value
+    assert same_again(config, tmp_path) == config
+
+
+def test_the_header_and_every_comment_are_in_the_yaml():
+    text = to_yaml(Config(), header="first\nsecond")
+    assert text.startswith("# first\n# second\nseed:")
+    for section in SECTIONS:
+        for comment in comments(type(getattr(Config(), section))).values():
+            assert f"  # {comment}\n" in text
+
+
+def test_the_yaml_has_every_key_and_no_other():
+    plain = yaml.safe_load(to_yaml(Config()))
+    assert plain == dataclasses.asdict(Config())
+
+
+DATACLASSES = {
+    **{name: type(getattr(Config(), name)) for name in SECTIONS if name != "model"},
+    **{f"model-{name}": family.config for name, family in FAMILIES.items()},
+}
+
+
+@pytest.mark.parametrize("section", DATACLASSES.values(), ids=DATACLASSES)
+def test_every_field_says_what_it_is(section):
+    said = comments(section)
+    assert list(said) == [f.name for f in dataclasses.fields(section)]
+    assert all(len(comment) > 3 for comment in said.values())
+    assert len(set(said.values())) == len(said)
+
+
+def test_fields_of_the_whole_config_say_what_they_are():
+    assert comments(Config)["seed"]
+
+
+# --- What identifies a run
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_differences_are_seen_unless_they_are_runtime(key):
+    config = Config()
+    runtime = key in RUNTIME_KEYS or key.split(".")[0] in RUNTIME_KEYS
+    found = differences(config, changed(config, key))
+    if runtime:
+        assert found == []
+    else:
+        assert [line.split(":")[0] for line in found] == [key]
+        assert f"{value_of(config, key)} -> {value_of(changed(config, key), key)}" in found[0]
+
+
+def test_every_runtime_key_is_a_key():
+    assert [key for key in RUNTIME_KEYS if key not in [*KEYS, *SECTIONS]] == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "seed", "data.name", "data.resolution", "data.fit", "data.mirror", "model.latent_dim", "model.critic_width",
+        "game.objective", "game.conditional", "update.rule", "update.critic_steps", "penalty.r1",
+        "optimizer.generator_lr", "optimizer.critic_lr", "optimizer.betas", "optimizer.schedule", "optimizer.warmup",
+        "train.batch_size", "train.precision", "ema.half_life",
+    ],
+)  # fmt: skip
+def test_what_changes_the_numbers_identifies_the_run(key):
+    assert differences(Config(), changed(Config(), key))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run.name", "run.dir", "run.device", "data.root", "data.workers", "data.download", "log.every", "sample.every",
+        "evaluate.every", "evaluate.samples", "checkpoint.every", "checkpoint.keep", "train.steps", "train.compile",
+    ],
+)  # fmt: skip
+def test_what_is_only_about_the_machine_does_not(key):
+    assert differences(Config(), changed(Config(), key)) == []
+
+
+def test_another_family_of_networks_differs(empty):
+    found = differences(load(empty, ["model.name=dcgan"]), load(empty, ["model.name=mlp"]))
+    assert "model.name: dcgan -> mlp" in found
+
+
+def test_several_differences_are_all_named():
+    config = changed(changed(Config(), "seed"), "train.batch_size")
+    assert differences(Config(), config) == ["seed: 0 -> 1", "train.batch_size: 64 -> 65"]
+
+
+def test_the_config_is_independent_of_torch_threads_and_the_like(empty):
+    """Loading a config draws nothing."""
+    before = torch.random.get_rng_state()
+    load(empty, [])
+    assert torch.equal(before, torch.random.get_rng_state())
