@@ -19,7 +19,9 @@ def _fresh_accelerate():
     GradientState._reset_state()
 
 
-@pytest.fixture(autouse=True)
-def _quick_classifier(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _quick_classifier():
     """Tests look at what is reported of the feature network, not at how good it is."""
-    monkeypatch.setattr("utils.classifier.STEPS", 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.classifier.STEPS", 5)
+        yield

@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import train
+from utils import config
 
 ROOT = Path(__file__).parent.parent
-TINY = ["model.generator_width=4", "model.critic_width=4", "train.batch_size=8"]
-QUICK = "train.steps=12 log.every=4 sample.every=6 sample.count=4 checkpoint.every=5 evaluate.samples=32".split()
+TINY = {"dcgan": ["model.generator_width=4", "model.critic_width=4"], "mlp": ["model.width=8"]}
+SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32", "data.workers=0"]
+QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
     """The command line of a tiny run of ``recipe`` in ``folder``."""
-    return [str(ROOT / recipe), *TINY, *QUICK, f"run.dir={folder}", "run.device=cpu", *overrides]
+    family = config.load(ROOT / recipe, []).model.name
+    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", "run.device=cpu", *overrides]
 
 
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:

@@ -174,7 +174,7 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("train.precision=bf16", "train.precision", "bf16"),
         ("train.precision=no", "train.precision", "no"),  # to YAML 1.1 a bare no is false
     ],
-    ids=lambda x: x if isinstance(x, str) and "=" in x else "",
+    ids=lambda x: x if isinstance(x, str) else repr(x),
 )
 def test_an_override(empty, override, key, value):
     got = value_of(load(empty, [override]), key)
@@ -213,10 +213,6 @@ def test_loading_leaves_the_schema_alone(empty):
 # --- What is refused. The words are what the sentence must contain: the key, and the valid names.
 
 
-def names(valid) -> list[str]:
-    return [*valid]
-
-
 REFUSED = {
     "unknown-section": (["optimiser.eps=1"], ["'optimiser'", "did you mean 'optimizer'", "the command line"]),
     "unknown-key": (["train.step=1"], ["'train.step'", "did you mean 'steps'", "batch_size"]),
@@ -226,14 +222,14 @@ REFUSED = {
     "unknown-key-of-the-data": (["data.size=1"], ["'data.size'", "resolution"]),
     "base-as-an-override": (["base=digits.yaml"], ["'base'"]),
     "empty-key": (["update.=1"], ["'update.'"]),
-    "unknown-model": (["model.name=dcgn"], ["model.name", "did you mean 'dcgan'", *names(FAMILIES)]),
-    "unknown-objective": (["game.objective=hing"], ["game.objective", "did you mean 'hinge'", *names(OBJECTIVES)]),
+    "unknown-model": (["model.name=dcgn"], ["model.name", "did you mean 'dcgan'", *FAMILIES]),
+    "unknown-objective": (["game.objective=hing"], ["game.objective", "did you mean 'hinge'", *OBJECTIVES]),
     "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'"]),
-    "unknown-rule": (["update.rule=singlepass"], ["update.rule", "did you mean 'single_pass'", *names(RULES)]),
-    "unknown-schedule-of-λ": (["update.schedule=cosine"], ["update.schedule", "cosine_decay", *names(SCHEDULES)]),
+    "unknown-rule": (["update.rule=singlepass"], ["update.rule", "did you mean 'single_pass'", *RULES]),
+    "unknown-schedule-of-λ": (["update.schedule=cosine"], ["update.schedule", "cosine_decay", *SCHEDULES]),
     "unknown-schedule-of-γ": (["penalty.schedule=linear"], ["penalty.schedule", "linear_decay"]),
     "unknown-schedule-of-the-rates": (["optimizer.schedule=const"], ["optimizer.schedule", "did you mean 'constant'"]),
-    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *names(DATASETS)]),
+    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
     "unknown-device": (["run.device=cuda"], ["run.device", "auto", "cpu"]),
     "unknown-precision": (["train.precision=bf_16"], ["train.precision", "did you mean 'bf16'"]),
     "fp16": (["train.precision=fp16"], ["train.precision=fp16", "bf16"]),
@@ -262,10 +258,10 @@ REFUSED = {
     "scalar-for-a-section": (["train=5"], ["'train'", "section"]),
     "null-for-a-section": (["train=null"], ["'train'", "section"]),
     "list-for-a-section": (["train=[1]"], ["'train'", "section"]),
-    "name-for-the-model": (["model=mlp"], ["model", *names(FAMILIES)]),
-    "list-for-the-model": (["model=[mlp]"], ["model", *names(FAMILIES)]),
-    "null-for-the-model": (["model=null"], ["model", *names(FAMILIES)]),
-    "null-name-of-the-model": (["model.name=null"], ["model.name", *names(FAMILIES)]),
+    "name-for-the-model": (["model=mlp"], ["model", *FAMILIES]),
+    "list-for-the-model": (["model=[mlp]"], ["model", *FAMILIES]),
+    "null-for-the-model": (["model=null"], ["model", *FAMILIES]),
+    "null-name-of-the-model": (["model.name=null"], ["model.name", *FAMILIES]),
     "no-equals-sign": (["update.rule"], ["'update.rule'", "key=value"]),
     "no-key": (["=3"], ["'=3'", "key=value"]),
     "a-flag": (["--seed=3"], ["'--seed=3'", "key=value"]),
@@ -345,18 +341,29 @@ FILES = {
     "scalar-for-a-section": ("train: 5\n", ["'train'", "section"]),
     "empty-section": ("train:\n", ["'train'", "section"]),
     "list-for-a-section": ("train: [1]\n", ["'train'", "section"]),
-    "list-for-the-model": ("model: [dcgan]\n", ["model", "dcgan"]),
     "section-for-a-list": ("optimizer:\n  betas: {a: 1}\n", ["optimizer.betas"]),
     "text-for-an-integer": ("train:\n  steps: many\n", ["train.steps", "many"]),
-    "base-that-is-a-list": ("base: [a.yaml]\n", ["base"]),
-    "base-that-is-a-folder": ("base: .\n", []),
 }
 
 
 @pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES)
 def test_refused_files(write, content, words):
     text = refusal(write(content))
-    assert [word for word in ["recipe.yaml", *words] if word not in text and word != "base"] == []
+    assert [word for word in ["recipe.yaml", *words] if word not in text] == []
+
+
+@pytest.mark.parametrize("base", [".", "[a.yaml]", "{a: b}", "5", "a.yml"])
+def test_a_base_that_is_no_file(write, base):
+    refusal(write(f"base: {base}\n"))
+
+
+def test_a_list_for_the_model_in_a_file(write):
+    assert "dcgan" in refusal(write("model: [dcgan]\n"))
+
+
+def test_a_list_over_the_model_of_a_base(write):
+    write("model: {name: dcgan}\n", "base.yaml")
+    assert "model" in refusal(write("base: base.yaml\nmodel: [dcgan]\n"))
 
 
 def test_a_file_that_is_no_text(tmp_path):
@@ -381,16 +388,18 @@ KEYS = keys_of(Config())
 WORDS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from([*KEYS, *SECTIONS]) | WORDS, WORDS), min_size=1, max_size=2))
 @example([("optimizer.betas", "{}")])
 @example([("update", "{}")])
 @example([("model", "{name: mlp}")])
 def test_any_override_is_taken_or_refused_in_one_sentence(empty, pairs):
+    said = ""
     try:
         load(empty, [f"{key}={value}" for key, value in pairs])
     except UserError as error:
-        assert "\n" not in str(error)
+        said = str(error)
+    assert "\n" not in said
 
 
 # --- Out again
@@ -458,7 +467,7 @@ def as_override(key: str, value) -> str:
     return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=CHOICES), st.sampled_from(sorted(FAMILIES)))
 @example({"run.name": "no", "run.dir": "1e3", "data.root": "# null: [x"}, "mlp")
 @example({"run.name": "007", "run.dir": "'", "data.root": '"'}, "mlp")
@@ -555,8 +564,7 @@ def test_several_differences_are_all_named():
     assert differences(Config(), config) == ["seed: 0 -> 1", "train.batch_size: 64 -> 65"]
 
 
-def test_the_config_is_independent_of_torch_threads_and_the_like(empty):
-    """Loading a config draws nothing."""
+def test_loading_a_config_draws_nothing(empty):
     before = torch.random.get_rng_state()
     load(empty, [])
     assert torch.equal(before, torch.random.get_rng_state())

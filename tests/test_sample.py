@@ -1,0 +1,107 @@
+"""sample.py and evaluate.py on a finished run."""
+
+import json
+import shutil
+
+import numpy
+import pytest
+from PIL import Image
+
+import evaluate
+import sample
+from tests.runs import run
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of a class-conditional generator and of one without classes."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert run(folder, "run.name=plain") == 0
+    assert run(folder, "run.name=classes", "game.conditional=true") == 0
+    assert run(folder, recipe="configs/ring.yaml") == 0
+    return folder
+
+
+def pixels(path, *options: str) -> numpy.ndarray:
+    """What sample.py draws."""
+    out = path.parent / "out.png"
+    assert sample.main([str(path), "--out", str(out), *options]) == 0
+    return numpy.asarray(Image.open(out))
+
+
+def test_grid_is_written_where_it_is_said(finished, capsys):
+    assert sample.main([str(finished / "plain"), "--count", "6", "--columns", "3"]) == 0
+    path = capsys.readouterr().out.strip()
+    assert path.startswith(str(finished / "plain/samples/grid-step-00000012-ema-seed-0"))
+    width, height = Image.open(path).size
+    assert width / height == pytest.approx(1.5, abs=0.02)  # 3 columns, 2 rows, and 2 pixels between
+
+
+def test_samples_are_a_function_of_the_seed_and_the_weights(finished):
+    plain = finished / "plain"
+    assert (pixels(plain) == pixels(plain, "--seed", "0")).all()
+    for options in (["--seed", "1"], ["--weights", "raw"], ["--truncation", "0.3"]):
+        assert (pixels(plain) != pixels(plain, *options)).any()
+
+
+def test_classes(finished):
+    folder = finished / "classes"
+    assert (pixels(folder, "--class", "3") != pixels(folder, "--class", "4")).any()
+    grid = pixels(folder, "--interpolate", "2", "--columns", "5")
+    assert grid.shape[1] > grid.shape[0]
+
+
+def test_points_are_drawn_over_the_target(finished):
+    assert pixels(finished / "ring", "--count", "100").shape == (500, 500, 3)
+
+
+def test_a_run_can_be_sampled_without_its_data(finished, tmp_path):
+    """The checkpoint knows the shape of its samples: pictures need no copy of the training set."""
+    shutil.copytree(finished / "plain", tmp_path / "moved")
+    config = (tmp_path / "moved/config.yaml").read_text().replace("name: digits  ", "name: mnist   ")
+    (tmp_path / "moved/config.yaml").write_text(config)
+    assert (pixels(tmp_path / "moved") == pixels(finished / "plain")).all()
+
+
+WRONG = {
+    "no folder": (["{}/nothing"], "not the folder of a run"),
+    "no class": (["{}/plain", "--class", "1"], "class-conditional"),
+    "class out of range": (["{}/classes", "--class", "10"], "from 0 to 9"),
+    "truncation": (["{}/plain", "--truncation", "0"], "above 0"),
+    "points": (["{}/ring", "--interpolate", "2"], "makes points"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence(finished, case):
+    words, message = WRONG[case]
+    with pytest.raises(UserError, match=message) as error:
+        sample.main([word.format(finished) for word in words])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("main", [sample.main, evaluate.main], ids=["sample", "evaluate"])
+def test_run_without_checkpoint_is_one_sentence(finished, tmp_path, main):
+    (tmp_path / "config.yaml").write_text((finished / "plain/config.yaml").read_text())
+    with pytest.raises(UserError, match="holds no checkpoint yet"):
+        main([str(tmp_path)])
+
+
+def test_evaluation_repeats_what_training_reported(finished, capsys):
+    assert evaluate.main([str(finished / "plain"), "--samples", "32", "--json"]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = (finished / "plain/metrics.jsonl").read_text().splitlines()
+    before = [record for record in map(json.loads, lines) if record["kind"] == "metric"]
+    assert [r["value"] for r in again] == [r["value"] for r in before]
+    kept = (finished / "plain/evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == again
+
+
+def test_evaluation_of_points(finished, capsys):
+    assert evaluate.main([str(finished / "ring"), "--weights", "raw"]) == 0
+    output = capsys.readouterr().out
+    assert "modes: " in output
+    assert "high quality: " in output
+    with pytest.raises(UserError, match="at least 2"):
+        evaluate.main([str(finished / "ring"), "--samples", "1"])
