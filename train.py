@@ -5,9 +5,10 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,36 +31,37 @@ from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
 
 
-def play(cfg: Config, game: GenerationGame, team: Players, feed: Iterator[list[Round]], journal: Journal) -> int:
+def play(
+    cfg: Config, game: GenerationGame, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
+) -> int:
     """The loop. Returns the number of steps done when it ends or a signal stops it."""
     objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
 
-    with StopSignals() as stop:
-        for step in journal.steps():
-            torch.manual_seed(seed_of(cfg.seed, "torch", step))  # for layers that draw, such as dropout
-            adapt_learning_rates(cfg, team, step)
+    for step in journal.steps():
+        torch.manual_seed(seed_of(cfg.seed, "torch", step))  # for layers that draw, such as dropout
+        adapt_learning_rates(cfg, team, step)
 
-            for turn in rule(game, objective, next(feed), weights_at(cfg, step)):
-                journal.note(step, turn)
-                for player in turn.players:
-                    team.optimizers[player].step()
-                    team.optimizers[player].zero_grad()
-            ema.update(team.average, team.generator, ema_decay_at(cfg, step))
+        for turn in rule(game, objective, next(feed), weights_at(cfg, step)):
+            journal.note(step, turn)
+            for player in turn.players:
+                team.optimizers[player].step()
+                team.optimizers[player].zero_grad()
+        ema.update(team.average, team.generator, ema_decay_at(cfg, step))
 
-            done, last = step + 1, step + 1 == cfg.train.steps
-            if due(cfg.log.every, done):
-                journal.tell(done)
-            if due(cfg.sample.every, done) or last:
-                journal.draw(done)
-            if due(cfg.evaluate.every, done) or last:
-                journal.evaluate(done)
-            if due(cfg.checkpoint.every, done) or last or stop.name:
-                journal.save(done)
-            if stop.name:
-                journal.say(f"Stopped by {stop.name} after step {done}; the same command resumes.")
-                return done
+        done = step + 1
+        last, stopped = done == cfg.train.steps, stop.received(ask=due(cfg.log.every, done))
+        if due(cfg.log.every, done):
+            journal.tell(done)
+        if due(cfg.sample.every, done) or last:
+            journal.draw(done)
+        if due(cfg.evaluate.every, done) or last:
+            journal.evaluate(done)
+        if due(cfg.checkpoint.every, done) or last or stopped:
+            journal.save(done)
+        if stopped:
+            return done
     return cfg.train.steps
 
 
@@ -106,41 +108,43 @@ def build_game(cfg: Config, data: DataSet, team: Players, accelerator: Accelerat
 def train(cfg: Config) -> int:
     """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
     accelerator = processes.start(cfg)
-    main = accelerator.is_main_process
-    folder = RunFolder.of(cfg)
-    with folder.locked() if main else contextlib.nullcontext():
-        tell = partial(say, folder) if main else lambda text: None
-        if main:
-            folder.claim(cfg)
-        data = datasets.load(cfg.data, cfg.seed)
+    folder, first = RunFolder.of(cfg), accelerator.is_main_process
+    with folder.locked(cfg) if first else contextlib.nullcontext(), StopSignals(accelerator) as stop:
+        with accelerator.main_process_first():  # where a download is asked for, one process does it
+            data = datasets.load(cfg.data, cfg.seed)
         team = players.build(cfg, data, accelerator.device)
-        state = {"step": 0, "best": {}}
-        if saved := checkpoint.newest(folder.checkpoints, warn=tell):
-            state = saved.state
-            if state["train_samples"] != len(data.train):
-                raise UserError(
-                    f"{saved.path} was trained on {state['train_samples']} samples and data set '{data.name}' now has "
-                    f"{len(data.train)}: restore the data, or choose another run.name."
-                )
-            team.restore(saved)
-            if state["step"] >= cfg.train.steps:
-                tell(
-                    f"{folder.path} is finished: {state['step']} steps are done. To continue it, raise train.steps, "
-                    f"such as train.steps={2 * state['step']}; to start over, choose another run.name."
-                )
-                return 0
-            tell(f"Resumed from {saved.path}.")
-
-        rows = processes.own_rows(accelerator, cfg.train.batch_size)
-        feed = rounds(cfg, data.train, state["step"], rows, accelerator.device)
-        game = build_game(cfg, data, team, accelerator)
-        with Journal(cfg, folder, data, team, state, writes=main) as journal:
-            done = play(cfg, game, team, feed, journal)
-            if done < cfg.train.steps:
-                return STOPPED
-            journal.finish(done)
+        state = resume(cfg, folder, data, team, tell=partial(say, folder) if first else lambda text: None)
+        if state["step"] < cfg.train.steps:
+            feed = rounds(cfg, data.train, state["step"], processes.own_rows(cfg, accelerator), accelerator.device)
+            game = build_game(cfg, data, team, accelerator)
+            with Journal(cfg, folder, data, team, state, writes=first) as journal:
+                done = play(cfg, game, team, feed, journal, stop)
+                journal.finish(done, stop.name)
+                state["step"] = done
     accelerator.end_training()
-    return 0
+    return 0 if state["step"] >= cfg.train.steps else STOPPED
+
+
+def resume(cfg: Config, folder: RunFolder, data: DataSet, team: Players, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Take over the newest good checkpoint, if there is one, and return the state to go on from."""
+    saved = checkpoint.newest(folder.checkpoints, warn=tell)
+    if saved is None:
+        return {"step": 0, "best": {}}
+    if saved.state["train_samples"] != len(data.train):
+        raise UserError(
+            f"{saved.path} was trained on {saved.state['train_samples']} samples and data set '{data.name}' now has "
+            f"{len(data.train)}: restore the data, or choose another run.name."
+        )
+    team.restore(saved)
+    step = saved.state["step"]
+    if step < cfg.train.steps:
+        tell(f"Resumed from {saved.path}.")
+    else:
+        tell(
+            f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
+            f"train.steps={2 * step}; to start over, choose another run.name."
+        )
+    return saved.state
 
 
 def main(arguments: list[str]) -> int:

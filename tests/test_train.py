@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from tests.runs import ROOT, arguments, fingerprint, run, start
+from tests.runs import ROOT, fingerprint, run, start
 from utils.errors import UserError
 
 
@@ -141,8 +142,29 @@ def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):
         assert load_file(compiled / f"{name}.safetensors").keys() == load_file(plain / f"{name}.safetensors").keys()
 
 
-def test_usage(capsys):
+def test_hot_path_never_waits_for_the_device(tmp_path):
+    """Twelve steps between two logs read as many numbers back from tensors as six: none."""
+
+    class Readings(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.count = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*arguments, **(keywords or {}))
+
+    counts = []
+    for steps in (6, 12):
+        with Readings() as readings:
+            rare = ["log.every=100", "sample.every=0", "checkpoint.every=100", "game.objective=hinge", "penalty.r1=1"]
+            assert run(tmp_path / str(steps), f"train.steps={steps}", *rare) == 0
+        counts.append(readings.count)
+    assert counts[0] == counts[1]
+    assert counts[0] > 0  # the end of a run does read: the count is alive
+
+
+def test_help_names_the_way_to_all_keys(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     assert "--print-config" in capsys.readouterr().out
-    assert arguments(ROOT)[0].endswith("digits.yaml")

@@ -130,14 +130,17 @@ class Journal:
         state = {"best": self.best, **data}
         checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
 
-    def finish(self, step: int) -> None:
-        """Say what came out and where it lies."""
-        if not self.log:
+    def finish(self, step: int, signal: str | None) -> None:
+        """Say what came out and where it lies, or that a signal stopped the run."""
+        if step < self.config.train.steps:
+            self.say(
+                f"Stopped by {signal or 'a signal to another process'} after step {step}; the same command resumes."
+            )
             return
         if self.config.evaluate.every:
             for metric, best in self.best.items():
-                self.log.say(f"best {metric}: {best['value']:.2f} at step {best['step']}")
-        self.log.say(
+                self.say(f"best {metric}: {best['value']:.2f} at step {best['step']}")
+        self.say(
             f"Finished at step {step}. Pictures: {self.folder.samples}/  log: {self.folder.log}  "
             f"checkpoint: {self.folder.checkpoints}/step-{step:08d}/"
         )

@@ -39,9 +39,9 @@ def start(config: Config) -> Accelerator:
     return accelerator
 
 
-def own_rows(accelerator: Accelerator, batch_size: int) -> slice:
+def own_rows(config: Config, accelerator: Accelerator) -> slice:
     """This process's rows of a global batch."""
-    share = batch_size // accelerator.num_processes
+    share = config.train.batch_size // accelerator.num_processes
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 

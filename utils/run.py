@@ -59,24 +59,25 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder alone. The lock dies with the process. Raises UserError if another process holds it."""
+    def locked(self, config: Config) -> Iterator[None]:
+        """Hold the folder alone, for a run of ``config``. The lock dies with the process.
+
+        Raises UserError if another process holds the folder, or if it has checkpoints of a run with another config.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115  (held open: closing it gives the lock back)
         except OSError as error:
-            raise UserError(
-                f"The run folder {self.path} cannot be written ({error}); choose another run.dir."
-            ) from None
+            raise UserError(f"Run folder {self.path} cannot be written ({error}); choose another run.dir.") from None
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(f"{self.path} is in use by another process; wait for it or choose run.name.") from None
+            self._claim(config)
             yield
 
-    def claim(self, config: Config) -> None:
-        """Record ``config`` as this run's. Raises UserError if the folder holds checkpoints of another run."""
+    def _claim(self, config: Config) -> None:
         if self.config.is_file() and self.checkpoints.is_dir():
             different = configs.differences(configs.load_run(self.path), config)
             if different:

@@ -1,7 +1,10 @@
-"""Signals set a flag; the loop acts on it between two steps."""
+"""Signals set a flag; the loop acts on it between two steps, in all processes at the same one."""
 
 import signal
 from types import FrameType
+
+import torch
+from accelerate import Accelerator
 
 STOPPED = 75  # exit code of a run that a signal stopped after saving (EX_TEMPFAIL: "try again")
 
@@ -9,8 +12,21 @@ STOPPED = 75  # exit code of a run that a signal stopped after saving (EX_TEMPFA
 class StopSignals:
     """Inside the ``with`` block SIGTERM, SIGINT and SIGUSR1 only set ``name``; a second SIGINT interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
         self.name: str | None = None
+
+    def received(self, ask: bool) -> bool:
+        """Whether any process has had a signal.
+
+        Several processes ask each other only where all of them pass ``ask``: the answer waits for the device.
+        """
+        if self.accelerator.num_processes == 1:
+            return self.name is not None
+        if not ask:
+            return False
+        flag = torch.tensor(int(self.name is not None), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum"))
 
     def __enter__(self) -> "StopSignals":
         self.former = {number: signal.signal(number, self._note) for number in self._numbers}

@@ -25,7 +25,13 @@ N, SIZE = 10, 8
 # --- The order
 
 
-@given(seed=st.integers(0, 5), n=st.integers(1, 12), position=st.integers(0, 40), a=st.integers(1, 30), b=st.integers(1, 30))
+@given(
+    seed=st.integers(0, 5),
+    n=st.integers(1, 12),
+    position=st.integers(0, 40),
+    a=st.integers(1, 30),
+    b=st.integers(1, 30),
+)
 def test_two_readings_are_one_longer_reading(seed, n, position, a, b):
     parts = indices_at(seed, n, position, a), indices_at(seed, n, position + a, b)
     assert torch.equal(torch.cat(parts), indices_at(seed, n, position, a + b))
@@ -55,7 +61,6 @@ def test_a_batch_longer_than_several_epochs():
 
 
 def test_a_position_far_into_a_run_needs_no_reading_up_to_it():
-    """10¹⁵ samples in: about 300,000 years at 100 images a second."""
     assert sorted(indices_at(0, 7, 7 * 10**15, 7).tolist()) == list(range(7))
 
 
@@ -85,8 +90,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def read(root: Path, resident: bool) -> Resident | Streamed:
-    settings = DataConfig(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
-    samples = datasets.load(settings, seed=0).train
+    config = DataConfig(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
+    samples = datasets.load(config, seed=0).train
     assert isinstance(samples, Resident if resident else Streamed)
     return samples
 
@@ -146,7 +151,9 @@ def test_rounds_read_the_set_in_order_without_gaps(resident, critic_steps):
 
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 @pytest.mark.parametrize("critic_steps", [1, 3])
-@pytest.mark.parametrize("start", [1, 2, 5, 6])  # an epoch is 2.5 steps of one round: in the middle of it and at its end
+@pytest.mark.parametrize(
+    "start", [1, 2, 5, 6]
+)  # an epoch is 2.5 steps of one round: in the middle of it and at its end
 def test_a_later_start_is_the_same_reading(request, kind, critic_steps, start):
     samples, config = request.getfixturevalue(kind), settings_of(critic_steps=critic_steps)
     assert_same(first(2, config, samples, start), first(start + 2, config, samples)[start:])

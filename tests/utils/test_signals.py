@@ -1,0 +1,96 @@
+"""Signals set a flag; a second Ctrl-C does not wait."""
+
+import os
+import signal
+
+import pytest
+
+from utils.signals import STOPPED, StopSignals
+
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+every_signal = pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+
+
+@pytest.fixture
+def former():
+    """Handlers of the test's own, so that a signal that is not caught fails the test and not the process."""
+    seen = []
+
+    def note(number, frame):
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in NUMBERS}
+    yield note, seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_nothing_has_happened_at_first(former):
+    with StopSignals() as stop:
+        assert stop.name is None
+
+
+@every_signal
+def test_a_signal_only_sets_the_name(former, number):
+    with StopSignals() as stop:
+        send(number)
+        assert stop.name == number.name
+    assert former[1] == []
+    assert stop.name == number.name
+
+
+@every_signal
+def test_former_handlers_are_back(former, number):
+    note, seen = former
+    with StopSignals():
+        assert signal.getsignal(number) is not note
+    assert signal.getsignal(number) is note
+    send(number)
+    assert seen == [number]
+
+
+@every_signal
+def test_former_handlers_are_back_after_an_error(former, number):
+    with pytest.raises(RuntimeError), StopSignals():
+        raise RuntimeError
+    assert signal.getsignal(number) is former[0]
+
+
+def test_a_second_interrupt_is_at_once_and_the_former_handlers_are_back(former):
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
+        send(signal.SIGINT)
+        assert stop.name == "SIGINT"
+        send(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is former[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_scheduler_may_repeat_itself(former, number):
+    """Slurm sends SIGTERM to every process of a job step, and a launcher passes it on once more."""
+    with StopSignals() as stop:
+        for _ in range(3):
+            send(number)
+        assert stop.name == number.name
+
+
+def test_the_default_handlers_come_back_as_well():
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    with StopSignals():
+        pass
+    assert {number: signal.getsignal(number) for number in NUMBERS} == before
+
+
+def test_the_block_can_be_entered_again(former):
+    for _ in range(2):
+        with StopSignals() as stop:
+            assert stop.name is None
+            send(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is former[0]
+
+
+def test_the_exit_code_is_neither_success_nor_a_mistake():
+    assert STOPPED == 75  # EX_TEMPFAIL of sysexits.h: batch systems are told to start the job again
