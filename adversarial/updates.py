@@ -212,9 +212,9 @@ def _floored(c: list[Tensor], sides: list[int]) -> list[Tensor]:
     (2^-69): neither the seed nor the ratio then leaves the format's range.
     """
     bits = 17 - round(math.log2(torch.finfo(c[0].dtype).eps))
-    largest = torch.cat([x.flatten().abs() for x in c]).max()
+    largest = torch.cat([x.flatten().abs() for x in c]).max().clamp(min=2.0**-bits)
     _, exponent = torch.frexp(largest)
-    floor = torch.ldexp(torch.ones_like(largest), exponent.clamp(min=-bits) - bits)
+    floor = torch.ldexp(torch.ones_like(largest), exponent - bits)
     return [torch.where(x.abs() < floor, torch.copysign(floor, x), x) if i in sides else x for i, x in enumerate(c)]
 
 

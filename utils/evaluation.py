@@ -40,7 +40,7 @@ def evaluate(
 
 def describe(records: list[Record]) -> list[str]:
     """A line for people per record."""
-    return [f"{r['metric']}: {_readable(r['value'])}{' ' + r['unit'] if r['unit'] else ''}{r['note']}" for r in records]
+    return [f"{r['metric']}: {readable(r['value'])}{' ' + r['unit'] if r['unit'] else ''}{r['note']}" for r in records]
 
 
 def _points(samples: Tensor, data: DataSet) -> list[Record]:
@@ -82,5 +82,6 @@ def _record(metric: str, value: float, unit: str, note: str, **about: Any) -> Re
     return {"metric": metric, "value": value, "unit": unit, "note": note, **about}
 
 
-def _readable(value: float) -> str:
+def readable(value: float) -> str:
+    """Counts as they are, other numbers with two digits."""
     return f"{value:d}" if isinstance(value, int) else f"{value:.2f}"

@@ -139,7 +139,7 @@ class Journal:
             return
         if self.config.evaluate.every:
             for metric, best in self.best.items():
-                self.say(f"best {metric}: {best['value']:.2f} at step {best['step']}")
+                self.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
         self.say(
             f"Finished at step {step}. Pictures: {self.folder.samples}/  log: {self.folder.log}  "
             f"checkpoint: {self.folder.checkpoints}/step-{step:08d}/"

@@ -6,6 +6,7 @@ import matplotlib
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 from utils.datasets import Modes
@@ -13,7 +14,7 @@ from utils.datasets import Modes
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-MIN_SIDE = 48  # pixels: smaller images are enlarged, or nobody could see them
+MIN_SIDE = 48  # pixels: smaller images are enlarged, smoothly, because people cannot read strokes in large squares
 
 
 def picture(samples: Tensor, columns: int, modes: Modes | None = None) -> Tensor:
@@ -34,9 +35,11 @@ def save(image: Tensor, path: Path) -> Path:
 
 
 def _grid(images: Tensor, columns: int) -> Tensor:
-    images = (images.float().cpu().clamp(-1, 1) + 1) * 127.5
     zoom = -(-MIN_SIDE // images.shape[-1])
-    images = images.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    images = images.float().cpu()
+    if zoom > 1:
+        images = interpolate(images, scale_factor=zoom, mode="bicubic")
+    images = (images.clamp(-1, 1) + 1) * 127.5
     return make_grid(images, nrow=columns, padding=2, pad_value=255).round().to(torch.uint8)
 
 

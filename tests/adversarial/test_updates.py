@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toy_games import (
+from tests.adversarial.toy_games import (
     BOTH,
     LATENT,
     NO_GAMMA,

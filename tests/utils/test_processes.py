@@ -54,7 +54,7 @@ def test_one_process_without_a_launcher(config):
     assert accelerator.num_processes == 1
     assert accelerator.is_main_process
     assert accelerator.device == torch.device("cpu")
-    assert processes.own_rows(accelerator, 8) == slice(0, 8)
+    assert processes.own_rows(config, accelerator) == slice(0, 64)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -65,7 +65,8 @@ def test_the_precision_is_that_of_the_config(config, precision):
 
 def test_a_launcher_that_accelerate_does_not_see_is_refused(config, monkeypatch):
     """Every one of its processes would train a run of its own, all into one folder."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    config.run.device = "auto"
+    monkeypatch.setenv("WORLD_SIZE", "2")  # but no LOCAL_RANK, by which accelerate knows a launcher
     text = refusal(config)
     assert "2 processes" in text
     assert "1" in text
@@ -98,7 +99,7 @@ def test_a_batch_that_can_be_shared(config, pretend, size, world):
     assert processes.start(config) is accelerator
     rows = []
     for accelerator.process_index in range(world):
-        rows += range(size)[processes.own_rows(accelerator, size)]
+        rows += range(size)[processes.own_rows(config, accelerator)]
     assert rows == list(range(size))
 
 

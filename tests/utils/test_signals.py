@@ -2,13 +2,28 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from utils.signals import STOPPED, StopSignals
 
 NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 every_signal = pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+
+
+def stop_signals(processes: int = 1, elsewhere: int = 0) -> StopSignals:
+    """Of one process, or of one among several of which ``elsewhere`` others have had a signal."""
+
+    def reduce(flag, reduction):
+        assert reduction == "sum"
+        asked.append(flag)
+        return flag + elsewhere
+
+    asked = []
+    accelerator = SimpleNamespace(num_processes=processes, device=torch.device("cpu"), reduce=reduce, asked=asked)
+    return StopSignals(accelerator)
 
 
 @pytest.fixture
@@ -30,13 +45,13 @@ def send(number: int) -> None:
 
 
 def test_nothing_has_happened_at_first(former):
-    with StopSignals() as stop:
+    with stop_signals() as stop:
         assert stop.name is None
 
 
 @every_signal
 def test_a_signal_only_sets_the_name(former, number):
-    with StopSignals() as stop:
+    with stop_signals() as stop:
         send(number)
         assert stop.name == number.name
     assert former[1] == []
@@ -46,7 +61,7 @@ def test_a_signal_only_sets_the_name(former, number):
 @every_signal
 def test_former_handlers_are_back(former, number):
     note, seen = former
-    with StopSignals():
+    with stop_signals():
         assert signal.getsignal(number) is not note
     assert signal.getsignal(number) is note
     send(number)
@@ -55,13 +70,13 @@ def test_former_handlers_are_back(former, number):
 
 @every_signal
 def test_former_handlers_are_back_after_an_error(former, number):
-    with pytest.raises(RuntimeError), StopSignals():
+    with pytest.raises(RuntimeError), stop_signals():
         raise RuntimeError
     assert signal.getsignal(number) is former[0]
 
 
 def test_a_second_interrupt_is_at_once_and_the_former_handlers_are_back(former):
-    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
         send(signal.SIGINT)
         assert stop.name == "SIGINT"
         send(signal.SIGINT)
@@ -71,7 +86,7 @@ def test_a_second_interrupt_is_at_once_and_the_former_handlers_are_back(former):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
 def test_a_scheduler_may_repeat_itself(former, number):
     """Slurm sends SIGTERM to every process of a job step, and a launcher passes it on once more."""
-    with StopSignals() as stop:
+    with stop_signals() as stop:
         for _ in range(3):
             send(number)
         assert stop.name == number.name
@@ -79,17 +94,39 @@ def test_a_scheduler_may_repeat_itself(former, number):
 
 def test_the_default_handlers_come_back_as_well():
     before = {number: signal.getsignal(number) for number in NUMBERS}
-    with StopSignals():
+    with stop_signals():
         pass
     assert {number: signal.getsignal(number) for number in NUMBERS} == before
 
 
 def test_the_block_can_be_entered_again(former):
     for _ in range(2):
-        with StopSignals() as stop:
+        with stop_signals() as stop:
             assert stop.name is None
             send(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is former[0]
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_one_process_asks_nobody(former, ask):
+    with stop_signals() as stop:
+        assert not stop.received(ask)
+        send(signal.SIGTERM)
+        assert stop.received(ask)
+    assert stop.accelerator.asked == []
+
+
+@pytest.mark.parametrize("here", [False, True])
+@pytest.mark.parametrize("elsewhere", [0, 1, 3])
+def test_several_processes_stop_together(former, here, elsewhere):
+    """Where they ask each other the answer is the same in all; elsewhere nobody stops, not even the one that knows."""
+    with stop_signals(processes=4, elsewhere=elsewhere) as stop:
+        if here:
+            send(signal.SIGTERM)
+        assert not stop.received(ask=False)
+        assert stop.accelerator.asked == []
+        assert stop.received(ask=True) is (here or elsewhere > 0)
+        assert len(stop.accelerator.asked) == 1
 
 
 def test_the_exit_code_is_neither_success_nor_a_mistake():

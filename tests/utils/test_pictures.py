@@ -1,0 +1,173 @@
+"""Pictures: every pixel of a grid, and the place and colour of points."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils import pictures
+from utils.datasets import Modes
+from utils.pictures import picture, save
+
+BLUE = torch.tensor([31, 119, 180])  # matplotlib's tab:blue
+
+
+# --- Grids
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize(("count", "columns"), [(6, 3), (5, 3), (4, 4), (3, 1)])
+def test_the_size_of_a_grid(channels, size, count, columns):
+    """Two pixels around every image."""
+    image = picture(torch.zeros(count, channels, size, size), columns)
+    rows = math.ceil(count / columns)
+    assert image.shape == (3, rows * (size + 2) + 2, columns * (size + 2) + 2)
+    assert image.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(8, 6), (16, 3), (28, 2), (32, 2), (47, 2), (48, 1), (64, 1)])
+def test_small_images_are_enlarged_to_be_seen(size, zoom):
+    image = picture(torch.zeros(2, 1, size, size), columns=2)
+    assert image.shape[1] == size * zoom + 4
+
+
+def test_every_pixel_of_an_image_is_a_square():
+    draw = torch.Generator().manual_seed(0)
+    level = torch.randint(0, 256, (2, 3, 8, 8), generator=draw)
+    image = picture(level / 127.5 - 1, columns=2)
+    for i in range(2):
+        left = 2 + i * (48 + 2)
+        tile = image[:, 2:50, left : left + 48].view(3, 8, 6, 8, 6)
+        assert torch.equal(tile, level[i].to(torch.uint8)[:, :, None, :, None].expand_as(tile))
+
+
+def test_values_from_black_to_white_and_beyond():
+    """-1 is 0, 1 is 255, 0 is 127.5, which rounds to even; what is out of range is cut off, not wrapped around."""
+    x = torch.tensor([-1.0, 1.0, 0.0, -3.0, 3.0]).view(5, 1, 1, 1).expand(5, 1, 48, 48)
+    image = picture(x, columns=5)
+    assert [int(image[0, 10, 10 + 50 * i]) for i in range(5)] == [0, 255, 128, 0, 255]
+
+
+def test_gray_is_gray_and_the_border_is_white():
+    image = picture(torch.full((4, 1, 48, 48), -0.5), columns=2)
+    assert torch.equal(image[0], image[1])
+    assert torch.equal(image[0], image[2])
+    assert bool((image[:, :2] == 255).all())
+    assert bool((image[:, :, 50:52] == 255).all())
+
+
+def test_images_are_in_reading_order():
+    x = torch.linspace(-1, 1, 4).view(4, 1, 1, 1).expand(4, 1, 48, 48)
+    image = picture(x, columns=2)
+    assert [int(image[0, y, x]) for y in (10, 60) for x in (10, 60)] == [0, 85, 170, 255]
+
+
+def test_samples_are_not_changed():
+    x = torch.full((2, 1, 8, 8), 3.0)
+    picture(x, columns=2)
+    assert bool((x == 3).all())
+
+
+def test_half_precision_and_channels_last():
+    x = (torch.arange(2 * 3 * 48 * 48) % 256).view(2, 3, 48, 48) / 127.5 - 1
+    want = picture(x, columns=2)
+    assert torch.equal(picture(x.contiguous(memory_format=torch.channels_last), columns=2), want)
+    assert picture(x.bfloat16(), columns=2).dtype == torch.uint8
+
+
+# --- Files
+
+
+def test_a_png_holds_the_picture(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 20, 30), generator=draw, dtype=torch.uint8)
+    path = save(image, tmp_path / "new" / "folder" / "a.png")
+    assert path == tmp_path / "new" / "folder" / "a.png"
+    with Image.open(path) as file:
+        assert file.format == "PNG"
+        assert torch.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1), image)
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_a_png_replaces_another(tmp_path):
+    path = tmp_path / "a.png"
+    for level in (0, 200):
+        save(torch.full((3, 5, 5), level, dtype=torch.uint8), path)
+    with Image.open(path) as file:
+        assert file.getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_a_png_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    save(torch.zeros(3, 5, 5, dtype=torch.uint8), path)
+    before = path.read_bytes()
+
+    def die_halfway(self, target, **options):
+        target.write_bytes(before[:20])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", die_halfway)
+    for name in ("a.png", "b.png"):
+        with pytest.raises(KeyboardInterrupt):
+            save(torch.ones(3, 5, 5, dtype=torch.uint8), tmp_path / name)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.glob("*.png")] == ["a.png"]
+
+
+# --- Scatter plots
+
+
+def blue_pixels(image: torch.Tensor) -> torch.Tensor:
+    """Places ``[n, 2]`` (row, column) of fully blue pixels; a single point is translucent, many in a place are not."""
+    return ((image - BLUE[:, None, None]).abs().amax(0) <= 2).nonzero().float()
+
+
+@pytest.fixture
+def modes():
+    return Modes(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 0.01)
+
+
+def test_a_scatter_plot_is_a_picture(modes):
+    image = picture(torch.zeros(10, 2), columns=3, modes=modes)
+    assert image.shape == (3, 500, 500)
+    assert image.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(-1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, -1.0)], ids=["left", "right", "top", "bottom"]
+)
+def test_points_are_blue_and_where_they_should_be(modes, x, y):
+    image = picture(torch.tensor([[x, y]]).expand(50, 2), columns=1, modes=modes)
+    place = blue_pixels(image)
+    assert len(place) > 0
+    row, column = place.mean(0).tolist()
+    middle = 250
+    assert (column - middle) * x > 100 if x else abs(column - middle) < 50
+    assert (row - middle) * -y > 100 if y else abs(row - middle) < 50
+
+
+def test_modes_are_marked_and_fix_the_limits(modes):
+    """Points far off do not shrink the plot: pictures of a run can be compared."""
+    orange = torch.tensor([255, 127, 14])[:, None, None]
+    near, far = (picture(torch.full((3, 2), value), 1, modes) for value in (0.0, 1e4))
+    for image in (near, far):
+        assert bool(((image - orange).abs().amax(0) <= 2).any())
+    assert torch.equal(near[:, :150, 150:200], far[:, :150, 150:200])
+
+
+def test_points_without_modes():
+    image = picture(torch.tensor([[3.0, 4.0]]).expand(50, 2), columns=1)
+    assert len(blue_pixels(image)) > 0
+
+
+def test_no_figure_stays_open(modes):
+    picture(torch.zeros(3, 2), 1, modes)
+    assert pictures.pyplot.get_fignums() == []
+
+
+def test_drawing_is_a_function_of_the_points(modes):
+    points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(picture(points, 1, modes), picture(points, 1, modes))
