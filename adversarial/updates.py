@@ -213,8 +213,8 @@ def _floored(c: list[Tensor], sides: list[int]) -> list[Tensor]:
     """
     bits = 17 - round(math.log2(torch.finfo(c[0].dtype).eps))
     largest = torch.cat([x.flatten().abs() for x in c]).max().clamp(min=2.0**-bits)
-    _, exponent = torch.frexp(largest)
-    floor = torch.ldexp(torch.ones_like(largest), exponent - bits)
+    _, exponent = torch.frexp(largest)  # 2^(exponent - 1) <= largest
+    floor = torch.ldexp(torch.ones_like(largest), exponent - 1 - bits)
     return [torch.where(x.abs() < floor, torch.copysign(floor, x), x) if i in sides else x for i, x in enumerate(c)]
 
 

@@ -36,26 +36,21 @@ def moments(network: Classifier, x: torch.Tensor) -> tuple[np.ndarray, np.ndarra
 def closed_formula(network: Classifier, a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     """|μ - ν|² + tr(S + T - 2·√(ST)), and how far from it eigenvalues in double precision may lead.
 
-    ST is known up to E with |E| ≤ d·ε·|S||T|. With eigenvectors V an eigenvalue moves by at most δ = cond(V)·|E|
-    (Bauer and Fike), and its root by at most min(√δ, δ/√λ). The formula adds d such roots, twice; two ways of computing
+    ST is known up to E with |E| ≤ d·ε·|S||T|. With eigenvectors V an eigenvalue λ moves by at most δ = cond(V)·|E|
+    (Bauer and Fike), and its root by at most δ/√λ. The formula takes off twice the d roots, and two ways of computing
     it may both be that far off.
     """
     (mean, S), (other, T) = moments(network, a), moments(network, b)
     root = scipy.linalg.sqrtm(S @ T)
     value = float(((mean - other) ** 2).sum() + np.trace(S + T - 2 * root.real))
-
-    d = len(S)
     eigenvalue, V = np.linalg.eig(S @ T)
-    scale = np.linalg.norm(S, 2) * np.linalg.norm(T, 2)
-    alive = np.abs(eigenvalue) > d * np.finfo(float).eps * scale  # of ReLU features, some are always 0
-    condition = np.linalg.cond(V[:, alive])
-    delta = condition * d * np.finfo(float).eps * scale
-    moved = np.minimum(np.sqrt(delta), delta / np.sqrt(np.maximum(np.abs(eigenvalue), 1e-300)))
-    return value, 2 * 2 * float(moved.sum())
+    delta = np.linalg.cond(V) * len(S) * np.finfo(float).eps * np.linalg.norm(S, 2) * np.linalg.norm(T, 2)
+    assert delta < np.abs(eigenvalue).min() / 10  # no feature is always 0: there the root has no derivative
+    return value, 2 * 2 * float((delta / np.sqrt(np.abs(eigenvalue))).sum())
 
 
 @pytest.mark.parametrize("n", [300, metrics.BATCH + 100], ids=["one-batch", "two-batches"])
-@pytest.mark.parametrize("shift", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.3])
 def test_the_frechet_distance_is_the_closed_formula(network, n, shift):
     a, b = images(0, 400), images(1, n, shift)
     want, slack = closed_formula(network, a, b)

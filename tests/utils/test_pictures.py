@@ -34,14 +34,44 @@ def test_small_images_are_enlarged_to_be_seen(size, zoom):
     assert image.shape[1] == size * zoom + 4
 
 
-def test_every_pixel_of_an_image_is_a_square():
+def tile(image: torch.Tensor, i: int, size: int = 48) -> torch.Tensor:
+    """The ``i``-th image of a grid's first row."""
+    left = 2 + i * (size + 2)
+    return image[:, 2 : 2 + size, left : left + size]
+
+
+def test_images_that_are_large_enough_are_shown_as_they_are():
     draw = torch.Generator().manual_seed(0)
-    level = torch.randint(0, 256, (2, 3, 8, 8), generator=draw)
+    level = torch.randint(0, 256, (2, 3, 48, 48), generator=draw)
     image = picture(level / 127.5 - 1, columns=2)
-    for i in range(2):
-        left = 2 + i * (48 + 2)
-        tile = image[:, 2:50, left : left + 48].view(3, 8, 6, 8, 6)
-        assert torch.equal(tile, level[i].to(torch.uint8)[:, :, None, :, None].expand_as(tile))
+    assert all(torch.equal(tile(image, i), level[i].to(torch.uint8)) for i in range(2))
+
+
+def test_an_enlarged_image_keeps_its_places():
+    """A white pixel is the brightest spot, in the middle of where it lies enlarged."""
+    x = torch.full((4, 1, 8, 8), -1.0)
+    places = [(0, 0), (0, 7), (5, 2), (7, 7)]
+    for i, (row, column) in enumerate(places):
+        x[i, 0, row, column] = 1
+    image = picture(x, columns=4)
+    for i, (row, column) in enumerate(places):
+        brightest = (tile(image, i)[0] == tile(image, i)[0].max()).nonzero().float().mean(0)
+        assert (brightest / 6).int().tolist() == [row, column]
+
+
+def test_an_enlarged_image_does_not_run_into_its_neighbour():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 3, 8, 8, generator=draw) * 2 - 1
+    image = picture(x, columns=3)
+    for i in range(3):
+        assert torch.equal(tile(image, i), tile(picture(x[[i, i]], columns=2), 0))
+
+
+@pytest.mark.parametrize("level", [-1.0, -0.6, 1.0])
+def test_an_even_image_stays_even(level):
+    """Enlarged or not; weights of an interpolation sum to 1 up to rounding, far from half a level here."""
+    image = picture(torch.full((1, 3, 8, 8), level).repeat(2, 1, 1, 1), columns=2)
+    assert tile(image, 0).unique().tolist() == [round((level + 1) * 127.5)]
 
 
 def test_values_from_black_to_white_and_beyond():

@@ -95,14 +95,6 @@ def test_the_norms_on_a_walk_stay_between_those_of_its_ends(dimension):
     assert float(slack.max()) < 0.2 * float(M.max())  # it says something: a straight line falls to half
 
 
-def test_a_walk_is_even():
-    """The same angle between each two neighbours; acos of a cosine known to 2 ε is known to about 2 ε / sin θ."""
-    walk = interpolation(4, 6, 64, seed=0).view(4, 6, 64).double()
-    angle = torch.acos(nn.functional.cosine_similarity(walk[:, 1:], walk[:, :-1], dim=-1))
-    slack = 64 * ROUND / angle.sin()
-    assert bool(((angle - angle.mean(1, keepdim=True)).abs() <= slack).all())
-
-
 def test_a_walk_of_one_picture_is_its_beginning():
     assert interpolation(3, 1, 8, seed=0).shape == (3, 8)
 
