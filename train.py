@@ -102,7 +102,9 @@ def build_game(cfg: Config, data: DataSet, team: Players, accelerator: Accelerat
         team.generator.compile()  # in place: the names in checkpoints stay as they are
         team.critic.compile()
     generator, critic = (accelerator.prepare(network) for network in (team.generator, team.critic))
-    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, together=not coupled)
+    # The simultaneous rule takes the fakes' gradient apart, which is half the work if they were judged apart.
+    together = not coupled and cfg.update.rule != "simultaneous"
+    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, together)
 
 
 def train(cfg: Config) -> int:

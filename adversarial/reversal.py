@@ -35,7 +35,8 @@ def gradient_reversal(x: Tensor, coefficient: float | Tensor = 1.0) -> Tensor:
 
     A gradient taken *through* the reversal twice is scaled by λ²: take gradient penalties with respect to its output.
     """
-    coefficient = torch.as_tensor(coefficient, device=x.device)
+    if not isinstance(coefficient, Tensor):
+        coefficient = torch.tensor(coefficient, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     if coefficient.ndim == 1 and x.ndim > 1:
         coefficient = coefficient.reshape(-1, *[1] * (x.ndim - 1))
     return _Reverse.apply(x, coefficient)

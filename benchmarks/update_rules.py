@@ -36,7 +36,7 @@ LATENT = 100
 class Match:
     """A DCGAN pair with its optimisers, one real batch, and draws that change with every step."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, together: bool):
         torch.manual_seed(0)
         self.device, self.size, self.step = torch.device(options.device), options.batch, 0
         layout = torch.contiguous_format if options.nchw else torch.channels_last
@@ -54,7 +54,7 @@ class Match:
             name: torch.optim.Adam(network.parameters(), 2e-4, (0.5, 0.999), fused=True)
             for name, network in networks.items()
         }
-        self.game = GenerationGame(self.generator, self.critic, LATENT, conditional=False, together=True)
+        self.game = GenerationGame(self.generator, self.critic, LATENT, conditional=False, together=together)
         real = torch.rand(self.size, *shape, device=self.device) * 2 - 1
         self.batch = Batch(real.contiguous(memory_format=layout))
 
@@ -116,7 +116,10 @@ CONTESTANTS: dict[str, Callable[[Match], None]] = {
 
 def flops(play: Callable[[Match], None], match: Match) -> int:
     """FLOPs of one step."""
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker.__enter__ = lambda: None  # it cannot follow a gradient taken at a module's very input
+    counter.mod_tracker.__exit__ = lambda *_: None
+    with counter:
         play(match)
     return counter.get_total_flops()
 
@@ -146,7 +149,7 @@ def main() -> None:
     words.add_argument("--steps", type=int, default=4)
     options = words.parse_args()
 
-    matches = {name: Match(options) for name in CONTESTANTS}
+    matches = {name: Match(options, together=name != "simultaneous") for name in CONTESTANTS}  # as train.py does
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
         counted = (

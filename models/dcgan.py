@@ -105,10 +105,10 @@ def _normalise(norm: str, channels: int) -> list[nn.Module]:
 
 def _plan(width: int, shape: tuple[int, ...], norm: str) -> tuple[int, int, list[int]]:
     """Image channels, the size of the smallest feature map (2 or 4), and the channels from fine to coarse."""
-    channels, height, breadth = shape
-    if height != breadth or height not in RESOLUTIONS:
-        raise ValueError(f"dcgan makes square images of {RESOLUTIONS} pixels, not {height}x{breadth}")
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in RESOLUTIONS:
+        raise ValueError(f"dcgan makes square images of {RESOLUTIONS} pixels, not samples of shape {tuple(shape)}")
+    channels, size, _ = shape
     if norm not in NORMS:
         raise ValueError(f"norm '{norm}' is unknown; valid are: {', '.join(NORMS)}")
-    base = min(4, height // 4)
-    return channels, base, [width * 2**i for i in range(int(math.log2(height // base)))]
+    base = min(4, size // 4)
+    return channels, base, [width * 2**i for i in range(int(math.log2(size // base)))]

@@ -1,0 +1,80 @@
+"""Objectives against formulas written down by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adversarial.objectives import OBJECTIVES
+
+
+def log_sigmoid(t):
+    return -math.log1p(math.exp(-t)) if t > -30 else t
+
+
+# (critic, generator with constant reals, generator that moves the reals) for one pair of scores.
+FORMULAS = {
+    "minimax": (
+        lambda r, f: -log_sigmoid(r) - log_sigmoid(-f),
+        lambda f: log_sigmoid(-f),
+        lambda r, f: log_sigmoid(-f) + log_sigmoid(r),
+    ),
+    "non_saturating": (
+        lambda r, f: -log_sigmoid(r) - log_sigmoid(-f),
+        lambda f: -log_sigmoid(f),
+        lambda r, f: -log_sigmoid(f) - log_sigmoid(-r),
+    ),
+    "hinge": (lambda r, f: max(0, 1 - r) + max(0, 1 + f), lambda f: -f, lambda r, f: r - f),
+    "least_squares": (
+        lambda r, f: ((r - 1) ** 2 + f**2) / 2,
+        lambda f: (f - 1) ** 2 / 2,
+        lambda r, f: ((f - 1) ** 2 + r**2) / 2,
+    ),
+    "wasserstein": (lambda r, f: f - r, lambda f: -f, lambda r, f: r - f),
+    "relativistic": (lambda r, f: -log_sigmoid(r - f), None, lambda r, f: -log_sigmoid(f - r)),
+}
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(pairs=st.lists(st.tuples(st.floats(-20, 20), st.floats(-20, 20)), min_size=1, max_size=5))
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_are_the_formulas_per_sample(name, pairs):
+    real, fake = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    critic, alone, both = FORMULAS[name]
+    objective = OBJECTIVES[name]
+
+    def check(got, want):
+        assert got.shape == (len(pairs),)
+        # Two roundings per logarithm, and softplus is exact up to e^-20 beyond its threshold of 20.
+        assert torch.allclose(got, torch.tensor(want, dtype=torch.float64), rtol=1e-14, atol=3e-9)
+
+    check(objective.critic_loss(real, fake), [critic(r, f) for r, f in pairs])
+    check(objective.generator_loss(real, fake), [both(r, f) for r, f in pairs])
+    assert objective.pairs == (alone is None)
+    if alone is not None:
+        check(objective.generator_loss(None, fake), [alone(f) for f in fake.tolist()])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_players_pull_in_opposite_directions(name):
+    """Near the middle of the game the critic lowers a fake's score and the generator raises it, and so for reals."""
+    objective = OBJECTIVES[name]
+    scores = [torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    critic = torch.autograd.grad(objective.critic_loss(*scores).sum(), scores)
+    generator = torch.autograd.grad(objective.generator_loss(*scores).sum(), scores)
+    for c, g, sign in zip(critic, generator, (-1, 1), strict=True):
+        assert (sign * c > 0).all()
+        assert (sign * g < 0).all()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("real", [-1e4, 1e4])
+@pytest.mark.parametrize("fake", [-1e4, 1e4])
+def test_far_scores_stay_finite(name, real, fake):
+    scores = [torch.full((2,), value, requires_grad=True) for value in (real, fake)]
+    for loss in (OBJECTIVES[name].critic_loss, OBJECTIVES[name].generator_loss):
+        value = loss(*scores).sum()
+        gradients = torch.autograd.grad(value, scores)
+        assert all(torch.isfinite(t).all() for t in (value, *gradients))

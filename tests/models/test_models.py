@@ -1,0 +1,97 @@
+"""Networks: shapes, initialisation, parameter counts, errors."""
+
+import pytest
+import torch
+
+from models import FAMILIES, dcgan, mlp
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("norm", dcgan.NORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resolution", dcgan.RESOLUTIONS)
+def test_dcgan_shapes(resolution, channels, norm, classes):
+    shape = (channels, resolution, resolution)
+    config = dcgan.Config(latent_dim=5, generator_width=2, critic_width=2, generator_norm=norm, critic_norm=norm)
+    generator, critic = dcgan.Generator(config, shape, classes), dcgan.Critic(config, shape, classes)
+    label = torch.tensor([0, 2]) if classes else None
+    images = generator(torch.randn(2, 5), label)
+    assert images.shape == (2, *shape)
+    assert images.abs().max() <= 1
+    assert critic(images, label).shape == (2,)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_label_changes_sample_and_score(family):
+    shape = (1, 8, 8)
+    config = FAMILIES[family].config()
+    generator, critic = FAMILIES[family].generator(config, shape, 3).eval(), FAMILIES[family].critic(config, shape, 3)
+    z = torch.randn(1, config.latent_dim)
+    images = [generator(z, torch.tensor([k])) for k in range(2)]
+    assert images[0].shape == (1, *shape)
+    assert not torch.equal(*images)
+    assert critic(images[0], torch.tensor([0])) != critic(images[0], torch.tensor([1]))
+
+
+def test_dcgan_64_has_the_published_layers():
+    """Radford et al. 2016, figure 1: 4x4x1024 to 64x64x3 by four transposed convolutions; the critic mirrors it.
+
+    Weights of the generator's convolutions are then 16 · (1024·512 + 512·256 + 256·128 + 128·3).
+    """
+    config = dcgan.Config(latent_dim=100, generator_width=128, critic_width=128)
+    generator, critic = dcgan.Generator(config, (3, 64, 64), 0), dcgan.Critic(config, (3, 64, 64), 0)
+    kernels = [p for p in generator.parameters() if p.ndim == 4]
+    assert [tuple(k.shape[:2]) for k in kernels] == [(1024, 512), (512, 256), (256, 128), (128, 3)]
+    assert sum(k.numel() for k in kernels) == 16 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
+    assert generator.layers[0].weight.shape == (4 * 4 * 1024, 100)
+    assert [tuple(p.shape[:2]) for p in critic.parameters() if p.ndim == 4] == [
+        (128, 3),
+        (256, 128),
+        (512, 256),
+        (1024, 512),
+    ]
+
+
+def test_dcgan_initialisation():
+    """N(0, 0.02²): over 131,072 numbers the standard deviation is within 5 / sqrt(2n) = 1 % of 0.02 at five sigma."""
+    generator = dcgan.Generator(dcgan.Config(), (3, 32, 32), 0)
+    weight = generator.layers[4].weight
+    assert weight.numel() == 256 * 128 * 16
+    assert weight.std().item() == pytest.approx(0.02, rel=0.01)
+    assert all((p == 0).all() for name, p in generator.named_parameters() if name.endswith("bias"))
+
+
+def test_spectral_norm_has_largest_singular_value_one():
+    torch.manual_seed(0)
+    critic = dcgan.Critic(dcgan.Config(critic_width=4, critic_norm="spectral"), (1, 16, 16), 0)
+    for _ in range(200):  # power iterations, one a forward
+        critic(torch.randn(2, 1, 16, 16))
+    critic.eval()
+    for layer in (critic.features[0], critic.features[2], critic.score):
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
+
+
+WRONG = {
+    "resolution": ((3, 48, 48), {}, "48, 48"),
+    "not square": ((3, 32, 64), {}, "32, 64"),
+    "critic's norm": ((3, 32, 32), {"critic_norm": "layer"}, "'layer' is unknown"),
+    "generator's norm": ((3, 32, 32), {"generator_norm": "instance"}, "'instance' is unknown"),
+    "points": ((2,), {}, "square images"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_dcgan_refuses_what_it_does_not_offer(case):
+    shape, fields, message = WRONG[case]
+    config = dcgan.Config(**fields)
+    with pytest.raises(ValueError, match=message):
+        dcgan.Generator(config, shape, 0), dcgan.Critic(config, shape, 0)
+
+
+def test_mlp_shapes_and_size():
+    config = mlp.Config(latent_dim=2, width=16, depth=2)
+    generator, critic = mlp.Generator(config, (2,), 0), mlp.Critic(config, (2,), 4)
+    points = generator(torch.randn(7, 2))
+    assert points.shape == (7, 2)
+    assert critic(points, torch.arange(7) % 4).shape == (7,)
+    assert sum(p.numel() for p in generator.parameters()) == (2 * 16 + 16) + (16 * 16 + 16) + (16 * 2 + 2)
