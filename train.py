@@ -102,9 +102,9 @@ def build_game(cfg: Config, data: DataSet, team: Players, accelerator: Accelerat
         team.generator.compile()  # in place: the names in checkpoints stay as they are
         team.critic.compile()
     generator, critic = (accelerator.prepare(network) for network in (team.generator, team.critic))
-    # The simultaneous rule takes the fakes' gradient apart, which is half the work if they were judged apart.
-    together = not coupled and cfg.update.rule != "simultaneous"
-    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, together)
+    # One call of the critic for both is faster, unless a gradient of one half alone is taken: it would pass both.
+    one_half = cfg.update.rule == "simultaneous" or (cfg.penalty.r1 > 0) != (cfg.penalty.r2 > 0)
+    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, not (coupled or one_half))
 
 
 def train(cfg: Config) -> int:

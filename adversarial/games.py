@@ -94,11 +94,11 @@ class GenerationGame:
 def couples_samples(critic: nn.Module, batch: Batch, conditional: bool) -> bool:
     """Whether a sample's score moves with *other* samples of the batch (BatchNorm, minibatch statistics).
 
-    A numerical probe, not a list of layer names: the gradient of half of the scores with respect to the other half of
-    the samples is exactly zero if and only if the critic judges each sample on its own. It is taken on a copy with
-    jittered parameters, because a zero-initialised layer would hide a coupling that training then brings out; the
-    critic and the random state are left as they were. ``batch`` needs at least two samples. Raises ValueError if
-    there is not one score per sample.
+    A numerical probe, not a list of layer names: where the critic judges each sample on its own, the gradient of one
+    score with respect to all other samples, and of all other scores with respect to that sample, is exactly zero. It
+    is taken on a copy with jittered parameters, because a zero-initialised layer would hide a coupling that training
+    then brings out; the critic and the random state are left as they were. ``batch`` needs at least two samples.
+    Raises ValueError if there is not one score per sample.
     """
     n = len(batch.x)
     if n < 2:
@@ -110,8 +110,10 @@ def couples_samples(critic: nn.Module, batch: Batch, conditional: bool) -> bool:
         scores = probe(x, batch.label if conditional else None)
         if scores.shape != (n,):
             raise ValueError(f"The critic returned scores of shape {tuple(scores.shape)} for {n} samples, not ({n},).")
-        (gradient,) = torch.autograd.grad(scores[n // 2 :].sum(), x)
-    return bool(gradient[: n // 2].any())
+        one = torch.arange(n, device=x.device) == n // 2
+        (of_one,) = torch.autograd.grad(scores[one].sum(), x, retain_graph=True)
+        (of_others,) = torch.autograd.grad(scores[~one].sum(), x)
+    return bool(of_one[~one].any() or of_others[one].any())
 
 
 def _jittered(module: nn.Module) -> nn.Module:

@@ -22,8 +22,7 @@ class _Reverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (coefficient,) = ctx.saved_tensors
-        # A float32 λ must not promote the gradient of a bfloat16 activation.
-        return (-coefficient * gradient).to(gradient.dtype), None
+        return -coefficient * gradient, None
 
 
 def gradient_reversal(x: Tensor, coefficient: float | Tensor = 1.0) -> Tensor:

@@ -110,7 +110,7 @@ class MinibatchStddev(nn.Module):
 
 
 class GhostBatchNorm(nn.Module):
-    """BatchNorm over neighbouring samples (Hoffer et al. 2017): the batch falls into parts that do not see each other."""
+    """BatchNorm over neighbouring samples (Hoffer et al. 2017): parts of a batch that do not see each other."""
 
     def __init__(self, features: int, size: int):
         super().__init__()

@@ -61,13 +61,14 @@ def check(plan: str, game, objective: str, batch, draw: SeededDraw, weights: Wei
 # --- float64: the same gradients ---------------------------------------------------------------------------------
 
 
+# A single pass is refused for BatchNorm: tests/adversarial/test_games.py shows why.
+ACCEPTED = [(plan, critic) for plan in PLANS for critic in CRITICS if (plan, critic) != ("single_pass", "batch")]
+
+
 @pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
-@pytest.mark.parametrize("critic", CRITICS)
-@every_plan
+@pytest.mark.parametrize(("plan", "critic"), ACCEPTED)
 @every_objective
 def test_same_gradients(objective, plan, critic, conditional):
-    if critic == "batch" and plan == "single_pass":
-        pytest.skip("refused: see test_games.py")
     norm, together = CRITICS[critic]
     check(plan, image_game(norm, conditional, together), objective, image_batch(), SeededDraw(4))
 
@@ -151,7 +152,7 @@ def test_alternating_plays_the_generator_against_the_critic_that_has_stepped():
 @every_plan
 @every_objective
 def test_same_gradients_in_float32(objective, plan):
-    """1e-5: rounding 2^-24 in each of a few hundred terms, that partly cancel; measured: 6e-7 at most."""
+    """1e-5: rounding 2^-24 in each of a few hundred terms, that partly cancel; measured: 4e-7 at most."""
     game = image_game("group", dtype=torch.float32)
     check(plan, game, objective, image_batch(dtype=torch.float32), SeededDraw(4, dtype=torch.float32), tolerance=SINGLE)
 
@@ -210,15 +211,14 @@ def floor_allowance(game, objective, batch, draw, bits: int) -> float:
     """How far the floor documented in ``updates._floored`` may move the critic's gradient, by its norm.
 
     Every fake whose |c_i| lies below the floor enters with the floor in its place, which moves the gradient by at
-    most floor · |∂s_i/∂θ|. The floor is the power of two 2^-bits (40 in float32, 69 in float64) beside the batch's
-    largest |c|, where that is taken as 2^-bits if it is smaller; a power of two beside a number that is none may be
-    up to twice as large. ``game`` and its companions are in float64.
+    most floor · |∂s_i/∂θ|. The floor is at most 2^-bits (40 in float32, 69 in float64) times the batch's largest |c|,
+    where that is taken as 2^-bits if it is smaller. ``game`` and its companions are in float64.
     """
     play = game.play(batch, draw)
     scores = [s.detach().requires_grad_() for s in game.judge(play)]
     c = torch.autograd.grad(objective.critic_loss(*scores).mean(), scores, materialize_grads=True)
     largest = max(x.abs().max().item() for x in c)
-    floor = 2.0**-bits * max(2 * largest, 2.0**-bits)
+    floor = 2.0**-bits * max(largest, 2.0**-bits)
     allowance = 0.0
     for i, c_i in enumerate(c[1]):
         if c_i.abs() < floor:

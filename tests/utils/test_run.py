@@ -48,24 +48,24 @@ def test_what_lies_where(folder, tmp_path):
 # --- The lock
 
 
-def hold(folder: RunFolder, config: Config, ready, release) -> None:
+def hold(folder: RunFolder, config: Config, line) -> None:
     with folder.locked(config):
-        ready.set()
-        release.wait(60)
+        line.send("held")
+        line.recv()
 
 
 @pytest.fixture
 def holder(folder, config):
-    """Another process that holds the folder."""
+    """Another process that holds the folder until it is told anything."""
     context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(folder, config, ready, release))
+    ours, theirs = context.Pipe()
+    process = context.Process(target=hold, args=(folder, config, theirs))
     process.start()
-    assert ready.wait(60)
-    process.release = release
+    assert ours.poll(60)
+    process.line = ours
     yield process
-    release.set()
-    process.join(60)
+    process.kill()
+    process.join()
 
 
 def test_a_second_process_is_refused(folder, config, holder):
@@ -83,7 +83,7 @@ def test_a_refused_process_changes_nothing(folder, config, holder):
 
 
 def test_the_folder_is_free_when_the_other_is_done(folder, config, holder):
-    holder.release.set()
+    holder.line.send("let go")
     holder.join(60)
     with folder.locked(config):
         pass
