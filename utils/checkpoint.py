@@ -50,8 +50,12 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
             save_file({key: value.cpu().contiguous() for key, value in group.items()}, partial / f"{name}.safetensors")
         (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
         _write_manifest(partial)
-        _remove(final)  # only one that failed verification can be there: a good one would have been resumed
+        _remove(final)
         partial.rename(final)
+        for later in [path for path in _steps(folder) if path > final]:
+            # It failed verification, or the run would have gone on from it: it must not count among those kept.
+            _remove(damaged := later.with_name(f"damaged-{later.name}"))
+            later.rename(damaged)
         _sync(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error

@@ -163,14 +163,15 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     Raises UserError with one sentence for the first thing that is wrong.
     """
     sources = [*_with_bases(recipe), ("the command line", _parse_overrides(overrides))]
-    merged = OmegaConf.merge(*[content for _, content in sources])
-    schema = Config(model=_model_config(merged))
-    for source, content in sources:
-        _check_keys(source, content, schema)
     try:
+        schema = Config(model=_model_config(sources))
+        for source, content in sources:
+            _check_keys(source, content, schema)
+        merged = OmegaConf.merge(*[content for _, content in sources])
         config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), merged))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{recipe}, {error.full_key}: {error.msg.splitlines()[0].rstrip('.')}.") from None
+    except (OmegaConfBaseException, TypeError, KeyError) as error:
+        where = f", {error.full_key}" if getattr(error, "full_key", None) else ""
+        raise UserError(f"{recipe} and the command line{where}: {_first_line(error)}.") from None
     config.run.name = config.run.name or recipe.stem
     _check_values(config)
     return config
@@ -238,7 +239,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dict
     if path.resolve() in seen:
         raise UserError(f"{path} is among its own bases: its 'base:' lines form a circle.")
     try:
-        content = OmegaConf.create(yaml.safe_load(path.read_text()) or {})
+        content = OmegaConf.create(yaml.load(path.read_text(), _Loader) or {})
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, DictConfig):
@@ -257,33 +258,57 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
     for text in overrides:
         if not re.match(r"[A-Za-z_][\w.]*=", text):
             raise UserError(f"'{text}' is not of the form key=value, such as update.rule=alternating.")
-    try:
-        return OmegaConf.from_dotlist(overrides)
-    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"The overrides {' '.join(overrides)} cannot be read: {str(error).splitlines()[0]}.") from None
+    parsed = OmegaConf.create()
+    for text in overrides:
+        key, value = text.split("=", 1)
+        try:
+            OmegaConf.update(parsed, key, yaml.load(value, _Loader), force_add=True)
+        except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
+            raise UserError(f"The override {text!r} cannot be read: {_first_line(error)}.") from None
+    return parsed
 
 
-def _model_config(merged: DictConfig) -> Any:
-    """The typed fields of the model family that the config names."""
-    model = merged.get("model", {})
-    if not isinstance(model, DictConfig | dict):
-        raise UserError(f"model must be a section with a name, not '{model}'; valid names: {', '.join(FAMILIES)}.")
-    name = str(model.get("name", dcgan.Config.name))
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads yes, no, on and off as words, as YAML 1.2 does: train.precision=no is no boolean."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not (tag.endswith(":bool") and first in "yYnNoO")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _model_config(sources: list[tuple[str, DictConfig]]) -> Any:
+    """The typed fields of the model family that the last source with a ``model.name`` names."""
+    name = dcgan.Config.name
+    for source, content in sources:
+        model = content.get("model", {})
+        if not isinstance(model, DictConfig | dict):
+            raise UserError(
+                f"'model' in {source} must be a section of 'key: value' lines with a name ({', '.join(FAMILIES)}), "
+                f"not '{model}'."
+            )
+        name = str(model.get("name", name))
     check_name("model.name", name, FAMILIES)
     return FAMILIES[name].config()
 
 
 def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "") -> None:
+    """Raise UserError for an unknown key, a value in a section's place, or a section in a value's place."""
     valid = [f.name for f in dataclasses.fields(schema)]
-    for key in content:
+    for key, value in OmegaConf.to_container(content).items():
         if key not in valid:
             raise UserError(f"Unknown key '{prefix}{key}' in {source}; {nearest(str(key), valid)}.")
-        section = getattr(schema, key)
-        if dataclasses.is_dataclass(section):
-            value = OmegaConf.to_container(content)[key]
-            if not isinstance(value, dict):
-                raise UserError(f"'{prefix}{key}' in {source} must be a section of 'key: value' lines, not '{value}'.")
-            _check_keys(source, content[key], section, f"{prefix}{key}.")
+        is_section = dataclasses.is_dataclass(getattr(schema, key))
+        if is_section != isinstance(value, dict):
+            wanted = "a section of 'key: value' lines" if is_section else "a value"
+            raise UserError(f"'{prefix}{key}' in {source} must be {wanted}, not '{value}'.")
+        if is_section:
+            _check_keys(source, content[key], getattr(schema, key), f"{prefix}{key}.")
 
 
 def _check_values(config: Config) -> None:
@@ -306,7 +331,7 @@ def _check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
-    if len(config.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in config.optimizer.betas):
+    if len(config.optimizer.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in config.optimizer.betas):
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")

@@ -13,7 +13,7 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raise UserError, with the nearest valid names first, unless ``name`` is among ``valid``."""
     names = sorted(valid)
     if name not in names:
-        raise UserError(f"{what} '{name}' is unknown; {nearest(name, names)}.")
+        raise UserError(f"{what} {name!r} is unknown; {nearest(name, names)}.")
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -21,7 +21,7 @@ class Log:
     def __init__(self, folder: RunFolder, step: int):
         self.folder = folder
         _drop_after(folder, step)
-        self.writer = SummaryWriter(folder.tensorboard, purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(folder.tensorboard, purge_step=step + 1)
 
     def close(self) -> None:
         """Flush and close the event file."""
