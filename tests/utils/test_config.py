@@ -169,6 +169,7 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("data.root=a=b", "data.root", "a=b"),
         ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
         ("run.name=é", "run.name", "é"),
+        ("run.name=2024-01-31", "run.name", "2024-01-31"),  # to YAML 1.1 a date
         ("update.rule=alternating", "update.rule", "alternating"),
         ("model.generator_norm=none", "model.generator_norm", "none"),
         ("train.precision=bf16", "train.precision", "bf16"),
@@ -272,6 +273,8 @@ REFUSED = {
     "reference-of-the-model-to-nothing": (["model.name=${oc.env:FLIPSIDE_NO_SUCH}"], ["FLIPSIDE_NO_SUCH"]),
     "reference-to-itself": (["seed=${seed}"], ["seed"]),
     "line-break-in-a-name": (['data.name="a\\nb"'], ["data.name"]),
+    "line-break-in-place-of-a-section": (['train="a\\nb"'], ["'train'"]),
+    "line-break-without-a-key": (["a\nb"], ["key=value"]),
     "compile-with-r1": (["train.compile=true", "penalty.r1=1"], ["train.compile", "penalty.r1"]),
     "compile-with-r2": (["train.compile=true", "penalty.r2=1"], ["train.compile", "penalty.r2"]),
     "reused-fakes-in-a-single-pass": (
@@ -330,7 +333,7 @@ FILES = {
     "unknown-alias": ("seed: *nothing\n", ["not valid YAML"]),
     "python-object": ("seed: !!python/object/apply:os.getpid []\n", ["not valid YAML"]),
     "two-documents": ("seed: 1\n---\nseed: 2\n", ["not valid YAML"]),
-    "date": ("seed: 2020-01-01\n", ["date"]),
+    "date": ("seed: 2020-01-01\n", ["seed"]),
     "list": ("- seed\n- 1\n", ["key: value"]),
     "text": ("seed\n", []),
     "number": ("5\n", []),
