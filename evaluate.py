@@ -13,18 +13,19 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, measure the newest checkpoint, print lines for people and append JSON records."""
     words = argparse.ArgumentParser(description="Measure a run's newest checkpoint.")
     words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--samples", type=int, default=1000, help="number of generated samples (default: 1000)")
     words.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     words.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
     words.add_argument("--json", action="store_true", help="print the records as JSON lines instead")
-    options = words.parse_args(arguments)
+    options = words.parse_intermixed_args(arguments)
     if options.samples < 2:
         raise UserError(f"--samples is {options.samples} and must be at least 2.")
 
     folder = RunFolder(Path(options.run))
-    cfg = config.load_run(folder.path)
+    cfg = config.load_run(folder.path, options.overrides)
     data = datasets.load(cfg.data, cfg.seed)
-    generator, state = players.load_generator(cfg, folder.checkpoints, raw=options.weights == "raw", warn=print)
+    generator, state = players.load_generator(cfg, folder.checkpoints, raw=options.weights == "raw", warn=errors.warn)
     step = state["step"]
     records = evaluation.evaluate(
         generator, data, cfg.game.conditional, cfg.model.latent_dim, options.samples, options.seed, folder.path

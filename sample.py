@@ -15,8 +15,8 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, draw samples of the newest checkpoint, write one PNG and say where."""
     options = parser().parse_args(arguments)
     folder = RunFolder(Path(options.run))
-    cfg = config.load_run(folder.path)
-    generator, state = players.load_generator(cfg, folder.checkpoints, raw=options.weights == "raw", warn=print)
+    cfg = config.load_run(folder.path, [])
+    generator, state = players.load_generator(cfg, folder.checkpoints, raw=options.weights == "raw", warn=errors.warn)
     check(options, cfg, state)
 
     if options.interpolate:
@@ -69,7 +69,7 @@ def check(options: argparse.Namespace, cfg: Config, state: players.State) -> Non
 
 
 def labels(options: argparse.Namespace, cfg: Config, classes: int, count: int) -> torch.Tensor | None:
-    """One class, or all in turn (a column each); on an interpolation one class a row."""
+    """One class, or all in turn; on an interpolation one class a row."""
     if not cfg.game.conditional:
         return None
     if options.label is not None:

@@ -1,14 +1,13 @@
 """Train a recipe: ``python train.py configs/ring.yaml update.rule=alternating``. The same command again resumes.
 
-``train`` builds the game, ``play`` is the loop; what they call lies where the folder names say.
+``loop`` is the algorithm and ``train`` what it is built from; the rest lies where the folder names say.
 """
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,27 +19,29 @@ from adversarial.schedules import ema_decay, scheduled
 from adversarial.updates import RULES, Weights
 from utils import checkpoint, config, datasets, ema, errors, players, processes
 from utils.batches import Round, rounds
+from utils.checkpoint import Checkpoint
 from utils.config import Config
 from utils.datasets import DataSet
 from utils.errors import UserError
-from utils.journal import Journal, due
+from utils.journal import Journal, due, is_finished
 from utils.logs import say
 from utils.players import Players, set_learning_rate
-from utils.randomness import Draw, seed_of
+from utils.processes import seed_layers
+from utils.randomness import Draw
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
 
 
-def play(
+def loop(
     cfg: Config, game: GenerationGame, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
 ) -> int:
-    """The loop. Returns the number of steps done when it ends or a signal stops it."""
+    """The training loop. Returns the number of steps done when it ends or a signal stops it."""
     objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
 
     for step in journal.steps():
-        torch.manual_seed(seed_of(cfg.seed, "torch", step))  # for layers that draw, such as dropout
+        seed_layers(cfg, step)
         adapt_learning_rates(cfg, team, step)
 
         for turn in rule(game, objective, next(feed), weights_at(cfg, step)):
@@ -50,18 +51,17 @@ def play(
                 team.optimizers[player].zero_grad()
         ema.update(team.average, team.generator, ema_decay_at(cfg, step))
 
-        done = step + 1
-        last, stopped = done == cfg.train.steps, stop.received(ask=due(cfg.log.every, done))
+        done, stopped = step + 1, stop.received(step)
         if due(cfg.log.every, done):
             journal.tell(done)
-        if due(cfg.sample.every, done) or last:
-            journal.draw(done)
-        if due(cfg.evaluate.every, done) or last:
-            journal.evaluate(done)
-        if due(cfg.checkpoint.every, done) or last or stopped:
+        if due(cfg.checkpoint.every, done) or stopped or done == cfg.train.steps:
             journal.save(done)
         if stopped:
             return done
+        if due(cfg.sample.every, done):
+            journal.draw(done)
+        if due(cfg.evaluate.every, done) and done < cfg.train.steps:  # the end is evaluated anyway
+            journal.evaluate(done)
     return cfg.train.steps
 
 
@@ -111,42 +111,60 @@ def train(cfg: Config) -> int:
     """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
-    with folder.locked(cfg) if first else contextlib.nullcontext(), StopSignals(accelerator) as stop:
+    tell = partial(say, folder) if first else lambda text: None
+    with folder.locked() if first else contextlib.nullcontext(), StopSignals(accelerator) as stop:
+        saved = checkpoint.newest(folder.checkpoints, warn=tell)
+        begin = resumable_step(cfg, saved)
+        if is_finished(folder, begin, cfg.train.steps):
+            tell(farewell(cfg, folder, begin))
+            return 0
         with accelerator.main_process_first():  # where a download is asked for, one process does it
             data = datasets.load(cfg.data, cfg.seed)
         team = players.build(cfg, data, accelerator.device)
-        state = resume(cfg, folder, data, team, tell=partial(say, folder) if first else lambda text: None)
-        if state["step"] < cfg.train.steps:
-            feed = rounds(cfg, data.train, state["step"], processes.own_rows(cfg, accelerator), accelerator.device)
-            game = build_game(cfg, data, team, accelerator)
-            with Journal(cfg, folder, data, team, state, writes=first) as journal:
-                done = play(cfg, game, team, feed, journal, stop)
-                journal.finish(done, stop.name)
-                state["step"] = done
+        if saved is not None:
+            check_data(saved, data)
+            team.restore(saved)
+            tell(f"Resumed from {saved.path}.")
+        game = build_game(cfg, data, team, accelerator)
+        feed = rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device)
+        if first:
+            folder.record(cfg)
+        with Journal(cfg, folder, data, team, begin, writes=first) as journal:
+            done = loop(cfg, game, team, feed, journal, stop)
+            journal.finish(done, stop.name)
     accelerator.end_training()
-    return 0 if state["step"] >= cfg.train.steps else STOPPED
+    return 0 if done >= cfg.train.steps else STOPPED
 
 
-def resume(cfg: Config, folder: RunFolder, data: DataSet, team: Players, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Take over the newest good checkpoint, if there is one, and return the state to go on from."""
-    saved = checkpoint.newest(folder.checkpoints, warn=tell)
+def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
+    """The step to go on from. Raises UserError if the checkpoint is of a run with another config."""
     if saved is None:
-        return {"step": 0, "best": {}}
+        return 0
+    if different := config.differences(saved.state["config"], config.identity(cfg)):
+        raise UserError(
+            f"{saved.path} is of a run with another config ({'; '.join(different)}); choose another run.name, such as "
+            f"run.name={cfg.run.name}-{cfg.update.rule}."
+        )
+    return saved.state["step"]
+
+
+def check_data(saved: Checkpoint, data: DataSet) -> None:
+    """Raise UserError if the data set has changed since: the order of samples would be another."""
     if saved.state["train_samples"] != len(data.train):
         raise UserError(
             f"{saved.path} was trained on {saved.state['train_samples']} samples and data set '{data.name}' now has "
             f"{len(data.train)}: restore the data, or choose another run.name."
         )
-    team.restore(saved)
-    step = saved.state["step"]
-    if step < cfg.train.steps:
-        tell(f"Resumed from {saved.path}.")
-    else:
-        tell(
-            f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
-            f"train.steps={2 * step}; to start over, choose another run.name."
-        )
-    return saved.state
+
+
+def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
+    """What a finished run says when it is started again."""
+    text = (
+        f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
+        f"train.steps={2 * step}; to start over, choose another run.name."
+    )
+    schedules = {cfg.optimizer.schedule, cfg.update.schedule, cfg.penalty.schedule} - {"constant"}
+    return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
 
 
 def main(arguments: list[str]) -> int:
@@ -155,14 +173,14 @@ def main(arguments: list[str]) -> int:
         description="Train a recipe; the same command again resumes.",
         epilog="Every key and its meaning: python train.py --print-config",
     )
-    parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help=f"default: {config.DEFAULT_RECIPE}")
+    parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/digits.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
-    options = parser.parse_args(arguments)
-    recipes = [word for word in options.words if "=" not in word]
+    options = parser.parse_intermixed_args(arguments)
+    recipes = [word for word in options.words if not config.is_override(word)]
     if len(recipes) > 1:
         raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
     recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
-    cfg = config.load(recipe, [word for word in options.words if "=" in word])
+    cfg = config.load(recipe, [word for word in options.words if config.is_override(word)])
     if options.print_config:
         print(config.to_yaml(cfg), end="")
         return 0

@@ -103,7 +103,7 @@ def couples_samples(critic: nn.Module, batch: Batch, conditional: bool) -> bool:
     n = len(batch.x)
     if n < 2:
         raise ValueError("The probe for batch coupling needs a batch of at least 2 samples.")
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         probe = _jittered(critic)
         x = batch.x.detach().clone().requires_grad_()

@@ -22,7 +22,8 @@ NO_PENALTY = Gamma()
 def input_gradients(scores: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """∂s_i/∂x_i of every sample, itself differentiable: one tensor like each of ``inputs``.
 
-    One backward pass serves all inputs together, because a sample's score depends on no other sample.
+    One backward pass serves all inputs together: for a critic that judges each sample on its own this is exact, for
+    one with BatchNorm it is the gradient of the batch's summed scores, as in every common implementation.
     """
     total = torch.stack([score.sum() for score in scores]).sum()
     return list(torch.autograd.grad(total, inputs, create_graph=True))

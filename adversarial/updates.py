@@ -15,7 +15,7 @@ batch (|G| = |D|, a layer's input gradient and weight gradient cost one forward 
     rule                          generator       critic              total
     alternating, fresh fakes      1 + 1 + 2       2 + 4 + 1 + 1       12
     alternating, reused fakes     1 + 2           2 + 4 + 1 + 1       11
-    simultaneous                  1 + 2           2 + 4 + 1           10
+    simultaneous                  1 + 2           2 + 4 + 1           10   (real and fake judged apart)
     single pass                   1 + 2           2 + 4                9
 """
 
@@ -85,11 +85,11 @@ def simultaneous(game: Game, objective: Objective, rounds: Rounds, weights: Weig
     Serves every critic, batch-coupled ones too. Both players move from the same point.
     """
     yield from _critic_rounds(game, objective, rounds, weights.gamma)
-    shared = _shared_forward(game, objective, rounds[-1], weights)
+    shared = _shared_forward(game, objective, *rounds[-1], weights)
     cotangents = torch.autograd.grad(
-        shared.scores, [shared.cut[side] for side in shared.moved], shared.generator, retain_graph=True
+        shared.scores, [shared.cut[side] for side in shared.moved], shared.g, retain_graph=True
     )
-    _backward([*shared.scores, shared.penalty], [*shared.critic, None], _trainable(game.critic))
+    _backward([*shared.scores, shared.penalty], [*shared.c, None], _trainable(game.critic))
     yield _generator_backward(shared, cotangents)
 
 
@@ -105,18 +105,18 @@ def single_pass(game: Game, objective: Objective, rounds: Rounds, weights: Weigh
     generator. Wrong for a critic that couples samples: ``games.couples_samples`` finds one.
     """
     yield from _critic_rounds(game, objective, rounds, weights.gamma)
-    shared = _shared_forward(game, objective, rounds[-1], weights)
+    shared = _shared_forward(game, objective, *rounds[-1], weights)
     reversed_sides = [side for side in shared.moved if side not in shared.input_gradients]
-    seeds = _floored(shared.critic, reversed_sides)
+    seeds = _floored(shared.c, reversed_sides)
     leaves = [shared.cut[side] for side in reversed_sides]
     _backward([*shared.scores, shared.penalty], [*seeds, None], [*_trainable(game.critic), *leaves])
 
     cotangents = []
     for side in shared.moved:
         if side in reversed_sides:
-            arrived, coefficient = shared.cut[side].grad, shared.generator[side] / seeds[side]
+            arrived, coefficient = shared.cut[side].grad, shared.g[side] / seeds[side]
         else:
-            arrived, coefficient = shared.input_gradients[side].detach(), shared.generator[side]
+            arrived, coefficient = shared.input_gradients[side].detach(), shared.g[side]
         cotangents.append(arrived * _per_sample(coefficient, arrived))
     yield _generator_backward(shared, cotangents)
 
@@ -168,16 +168,16 @@ class _Shared(NamedTuple):
     play: Play
     cut: list[Tensor]  # the critic's inputs: leaves at which its backward ends
     scores: list[Tensor]
-    critic: list[Tensor]  # c_i = ∂L_D/∂s_i
-    generator: list[Tensor]  # g_i = λ ∂L_G/∂s_i
+    c: list[Tensor]  # c_i = ∂L_D/∂s_i
+    g: list[Tensor]  # g_i = λ ∂L_G/∂s_i
     moved: list[int]  # the sides that the generator side made: 0 real, 1 fake
     penalty: Tensor | None
     input_gradients: dict[int, Tensor]  # ∂s_i/∂x_i of the penalised sides
     report: dict[str, Tensor]
 
 
-def _shared_forward(game: Game, objective: Objective, round: tuple[Batch, Draw], weights: Weights) -> _Shared:
-    play = game.play(*round)
+def _shared_forward(game: Game, objective: Objective, batch: Batch, draw: Draw, weights: Weights) -> _Shared:
+    play = game.play(batch, draw)
     made = [play.real, play.fake]
     moved = [side for side in (0, 1) if made[side].requires_grad]
     cut = [_leaf(x, side in moved or weights.gamma[side] > 0) for side, x in enumerate(made)]

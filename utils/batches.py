@@ -79,16 +79,24 @@ def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device
         _WithIndex(samples),
         batch_sampler=(index.tolist() for index in indices),
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_stacked,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # or the loader would draw from the global one
     )
-    for items in loader:
-        for x, _ in items:
-            if isinstance(x, UserError):
-                raise x
-        x = torch.stack([x for x, _ in items]).to(device, non_blocking=True)
-        index = torch.tensor([i for _, i in items])
-        yield x, None if samples.label is None else samples.label[index].to(device, non_blocking=True)
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        x, index = batch
+        label = None if samples.label is None else samples.label[index].to(device, non_blocking=True)
+        yield x.to(device, non_blocking=True), label
+
+
+def _stacked(items: list[tuple[Tensor | UserError, int]]) -> tuple[Tensor, Tensor] | UserError:
+    """One tensor a batch, made in the worker; or the first error, which is for the main process to raise."""
+    errors = [x for x, _ in items if isinstance(x, UserError)]
+    if errors:
+        return errors[0]
+    return torch.stack([x for x, _ in items]), torch.tensor([index for _, index in items])
 
 
 class _WithIndex(torch.utils.data.Dataset):

@@ -9,6 +9,7 @@ and that the manifest tells. Nothing is ever unpickled.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,7 @@ def _sync(path: Path) -> None:
 
 def _steps(folder: Path) -> list[Path]:
     """Committed checkpoints, the oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir())
 
 
 def _remove(path: Path) -> None:

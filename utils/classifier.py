@@ -1,9 +1,12 @@
 """A small classifier of a data set's own classes: a feature space for metrics where Inception's weights cannot be had.
 
-It is trained on the training split alone and always from the same seed, so runs that share a data set share the space.
+It is trained on the training split alone, always from the same seed and on one thread, so that runs on the same
+machine and data share the space; its sha256 in every record tells where they do not.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -40,16 +43,26 @@ class Classifier(nn.Module):
         return self.logits(self.features(x))
 
 
-def classifier(data: DataSet, cache: Path, device: torch.device) -> Classifier:
-    """The classifier of ``data``, read from ``cache`` or trained (seconds to a minute) and written there."""
+def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
+    """The classifier of ``data``, read from ``folder`` or trained (seconds to a minute) and kept there."""
     network = Classifier(data.shape, data.classes)
+    cache = folder / f"classifier-{_fingerprint(data.train)}.safetensors"
     try:
         network.load_state_dict(load_file(cache))
-    except (OSError, SafetensorError, RuntimeError):  # absent, damaged, or of another data set
+    except (OSError, SafetensorError, RuntimeError):  # absent or damaged
         _train(network, data.train, device)
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        save_file(network.cpu().state_dict(), cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(".partial")
+        save_file(network.cpu().state_dict(), partial)
+        partial.replace(cache)
     return network.to(device).eval().requires_grad_(False)
+
+
+def _fingerprint(samples: Resident) -> str:
+    """Tells training sets apart: the network is of use for the very set that it was trained on."""
+    digest = hashlib.sha256(samples.x.numpy().tobytes())
+    digest.update(samples.label.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def sha256(module: nn.Module) -> str:
@@ -66,7 +79,7 @@ def to_images(x: Tensor, device: torch.device) -> Tensor:
 
 
 def _train(network: Classifier, samples: Resident, device: torch.device) -> None:
-    with seeded("classifier"):
+    with seeded("classifier"), _one_thread():
         network.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
         network.to(device).train()
         optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
@@ -81,3 +94,14 @@ def _train(network: Classifier, samples: Resident, device: torch.device) -> None
             loss.backward()
             optimizer.step()
             schedule.step()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The order of sums, and so the weights, would depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

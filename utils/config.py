@@ -6,6 +6,7 @@ The trailing comment of a field is its documentation: ``--print-config`` and the
 import dataclasses
 import inspect
 import io
+import math
 import re
 import tokenize
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from models import FAMILIES, dcgan
 from utils.datasets import DATASETS, DataConfig
 from utils.errors import UserError, check_name, nearest
 
-DEFAULT_RECIPE = Path("configs/digits.yaml")
+DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
 GAMES = ("generation",)
 PRECISIONS = ("no", "bf16")
 
@@ -177,12 +178,12 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     return config
 
 
-def load_run(folder: Path) -> Config:
+def load_run(folder: Path, overrides: list[str]) -> Config:
     """The config of an existing run. Raises UserError if the folder holds none."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml.")
-    return load(path, [])
+    return load(path, overrides)
 
 
 def to_yaml(config: Config, header: str = "") -> str:
@@ -199,12 +200,20 @@ def to_yaml(config: Config, header: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(saved: Config, new: Config) -> list[str]:
-    """What identifies the run and differs, as "key: saved -> new"."""
-    old, new = _flat(saved), _flat(new)
-    keys = [key for key in {**old, **new} if not key.startswith(tuple(f"{name}." for name in RUNTIME_KEYS))]
-    keys = [key for key in keys if key not in RUNTIME_KEYS]
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+def identity(config: Config) -> dict[str, Any]:
+    """What identifies a run, as {"section.key": value}: a run that differs in it is another run."""
+    runtime = tuple(f"{name}." for name in RUNTIME_KEYS)
+    return {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(runtime)}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Where two identities differ, as "section.key: old -> new"."""
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def is_override(word: str) -> bool:
+    """Whether a word of the command line is ``key=value``, not a path."""
+    return re.match(r"[A-Za-z_][\w.]*=", word) is not None
 
 
 @cache
@@ -256,13 +265,13 @@ def _missing_recipe(path: Path) -> str:
 
 def _parse_overrides(overrides: list[str]) -> DictConfig:
     for text in overrides:
-        if not re.match(r"[A-Za-z_][\w.]*=", text):
+        if not is_override(text):
             raise UserError(f"'{text}' is not of the form key=value, such as update.rule=alternating.")
     parsed = OmegaConf.create()
     for text in overrides:
         key, value = text.split("=", 1)
         try:
-            OmegaConf.update(parsed, key, yaml.load(value, _Loader), force_add=True)
+            OmegaConf.update(parsed, key, yaml.load(value, _Loader) if value else "", force_add=True)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
             raise UserError(f"The override {text!r} cannot be read: {_first_line(error)}.") from None
     return parsed
@@ -273,13 +282,17 @@ def _first_line(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads yes, no, on and off as words, as YAML 1.2 does: train.precision=no is no boolean."""
+    """Reads words as words: yes, no and on are no booleans, 2026-11-21 is no date and 010 not eight."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not (tag.endswith(":bool") and first in "yYnNoO")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
 
 
 def _model_config(sources: list[tuple[str, DictConfig]]) -> Any:
@@ -331,6 +344,13 @@ def _check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
+    for key, value in _flat(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value} and must be finite.")
+        if key.startswith("model.") and isinstance(value, int) and not value >= 1:
+            raise UserError(f"{key} is {value} and must be at least 1.")
+    if not config.optimizer.eps > 0:
+        raise UserError(f"optimizer.eps is {config.optimizer.eps} and must be above 0.")
     if len(config.optimizer.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in config.optimizer.betas):
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
     if config.update.reuse_fakes and config.update.rule != "alternating":
@@ -346,4 +366,5 @@ _MINIMA = {
     "penalty.r1": 0, "penalty.r2": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
     "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1, "log.score_gap": 0, "sample.every": 0, "sample.count": 1,
     "evaluate.every": 0, "evaluate.samples": 2, "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0,
+    "data.resident_gib": 0,
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Mistakes that the user can mend: one sentence each, printed without a stack trace."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -23,10 +24,30 @@ def nearest(name: str, names: list[str]) -> str:
     return f"{hint}Valid are: {', '.join(close + [n for n in names if n not in close])}"
 
 
+def warn(sentence: str) -> None:
+    """Tell on stderr, so that what a script prints stays its result."""
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
 def run(main: Callable[[list[str]], int]) -> None:
-    """Call a script's ``main`` and exit with its code; a UserError becomes its sentence on stderr and code 2."""
+    """Call a script's ``main`` and exit with its code.
+
+    What the user can mend becomes a sentence on stderr and code 2: a UserError, or a file that cannot be read or
+    written. Ctrl-C before training gives 130.
+    """
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_told(str(error)))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(_told(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _told(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2

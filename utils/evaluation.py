@@ -27,15 +27,15 @@ def evaluate(
     A record says: value, metric, unit, feature space and sha256 of its weights, reference set, split and size, N, seed.
     ``folder`` keeps the feature network for the next time.
     """
-    z = latents(count, latent_dim, seed)
-    samples = sample(generator, z, every_class(count, data.classes if conditional else 0))
-    about = {"samples": count, "seed": seed, "truncation": None, "resizer": None}
-    if data.modes is not None:
-        return [{**record, **about} for record in _points(samples, data)]
-    if isinstance(data.train, Resident) and data.classes and data.test is not None:
-        device = next(generator.parameters()).device
-        return [{**record, **about} for record in _images(samples, data, folder, device)]
-    return []
+    measurable = isinstance(data.train, Resident) and data.classes and data.test is not None
+    if data.modes is None and not measurable:
+        return []
+    samples = sample(
+        generator, latents(count, latent_dim, seed), every_class(count, data.classes if conditional else 0)
+    )
+    device = next(generator.parameters()).device
+    records = _images(samples, data, folder, device) if data.modes is None else _points(samples, data)
+    return [{**record, "samples": count, "seed": seed, "truncation": None, "resizer": None} for record in records]
 
 
 def describe(records: list[Record]) -> list[str]:
@@ -52,14 +52,14 @@ def _points(samples: Tensor, data: DataSet) -> list[Record]:
     return [
         _record("modes", result.modes, "", f" of {total}", **better),
         _record("high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", **better),
-        _record("reverse KL", result.reverse_kl, "nats", "", **worse),
+        _record("reverse KL", result.reverse_kl, "nats", " of high-quality samples over modes", **worse),
     ]
 
 
 @torch.no_grad()
 def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
     with torch.enable_grad():
-        network = classifier(data, folder / "classifier.safetensors", device)
+        network = classifier(data, folder, device)
     samples = samples.to(device)
     train, test = (to_images(split.x, device) for split in (data.train, data.test))
     accuracy = float((metrics.probabilities(network, test).argmax(1).cpu() == data.test.label).float().mean())
@@ -72,7 +72,7 @@ def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) 
     return [
         _record("classifier accuracy", 100 * accuracy, note=f" on {len(data.test)} held-out images", **percent),
         _record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
-        _record("rarest class", 100 * read.rarest, note=" of the samples", **percent),
+        _record("rarest class", 100 * read.rarest, note=" of the samples", shares=read.shares, **percent),
         _record("Fréchet distance", distance, "", " to the held-out split", **worse),
         _record("Fréchet distance of the training split", real, "", " to the held-out split", **worse),
     ]
@@ -82,6 +82,6 @@ def _record(metric: str, value: float, unit: str, note: str, **about: Any) -> Re
     return {"metric": metric, "value": value, "unit": unit, "note": note, **about}
 
 
-def readable(value: float) -> str:
+def readable(value: float | None) -> str:
     """Counts as they are, other numbers with two digits."""
-    return f"{value:d}" if isinstance(value, int) else f"{value:.2f}"
+    return str(value) if value is None or isinstance(value, int) else f"{value:.2f}"

@@ -8,28 +8,25 @@ from tqdm import tqdm
 
 from adversarial.updates import Turn
 from utils import checkpoint, evaluation, pictures
-from utils.config import Config, to_yaml
+from utils.config import Config, identity, to_yaml
 from utils.datasets import DataSet
 from utils.errors import UserError
-from utils.logs import Log, Meter, not_finite
+from utils.logs import Log, Meter, not_finite, records
 from utils.players import Players, first_not_finite
 from utils.run import RunFolder
 from utils.sampling import every_class, latents, sample
 
 POINTS = 2500  # points in a scatter plot
+FINISHED = "finished"  # kind of the record that ends a run
 VANISHED = 1e-10  # norm of a generator gradient that moves nothing
 
 
 class Journal:
-    """Reports of one run from step ``state["step"]`` on. ``writes`` is True in one process only."""
+    """Reports of one run from step ``begin`` on. ``writes`` is True in one process only."""
 
-    def __init__(
-        self, config: Config, folder: RunFolder, data: DataSet, players: Players, state: dict[str, Any], writes: bool
-    ):
+    def __init__(self, config: Config, folder: RunFolder, data: DataSet, players: Players, begin: int, writes: bool):
         self.config, self.folder, self.data, self.players = config, folder, data, players
-        self.begin: int = state["step"]
-        self.best: dict[str, dict[str, Any]] = state["best"]
-        self.writes = writes
+        self.begin, self.writes = begin, writes
         self.meter = Meter()
         self.logged = self.begin
         self.bar: tqdm | None = None
@@ -74,8 +71,8 @@ class Journal:
         values = self.meter.read(images=(step - self.logged) * self.config.train.batch_size)
         if broken := not_finite(values):
             raise UserError(
-                f"{', '.join(broken)} became NaN or infinite between steps {self.logged} and {step}; the last "
-                "checkpoint is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
+                f"{', '.join(broken)} became NaN or infinite between steps {self.logged} and {step}; no "
+                "checkpoint holds it. Lower optimizer.*_lr, add penalty.r1, or try another seed."
             )
         self.logged = step
         if not self.log:
@@ -95,61 +92,63 @@ class Journal:
         """A picture of the average generator's samples, from the same latents at every step."""
         if not self.log:
             return
-        count = self.config.sample.count if len(self.data.shape) == 3 else POINTS
-        z = latents(count, self.config.model.latent_dim, self.config.seed)
-        label = every_class(count, self.data.classes if self.config.game.conditional else 0)
-        samples = sample(self.players.average, z, label)
-        image = pictures.picture(samples, columns=round(count**0.5), modes=self.data.modes)
-        pictures.save(image, self.folder.samples / f"step-{step:08d}.png")
-        self.log.picture(step, image)
+        with self.meter.paused():
+            count = self.config.sample.count if len(self.data.shape) == 3 else POINTS
+            z = latents(count, self.config.model.latent_dim, self.config.seed)
+            label = every_class(count, self.data.classes if self.config.game.conditional else 0)
+            samples = sample(self.players.average, z, label)
+            image = pictures.picture(samples, columns=round(count**0.5), modes=self.data.modes)
+            pictures.save(image, self.folder.samples / f"step-{step:08d}.png")
+            self.log.picture(step, image)
 
     def evaluate(self, step: int) -> None:
-        """Metrics of the average generator: records in metrics.jsonl, lines for people, the best so far."""
+        """Metrics of the average generator: records in metrics.jsonl and lines for people."""
         if not self.log:
             return
-        records = evaluation.evaluate(
-            self.players.average, self.data, self.config.game.conditional, self.config.model.latent_dim,
-            self.config.evaluate.samples, self.config.seed, self.folder.path,
-        )  # fmt: skip
-        for record, line in zip(records, evaluation.describe(records), strict=True):
-            self.log.metric(step, {**record, "weights": "ema"})
-            self.log.say(f"step {step}  {line}")
-            self._keep_best(step, record)
+        with self.meter.paused():
+            records = evaluation.evaluate(
+                self.players.average, self.data, self.config.game.conditional, self.config.model.latent_dim,
+                self.config.evaluate.samples, self.config.seed, self.folder.path,
+            )  # fmt: skip
+            for record, line in zip(records, evaluation.describe(records), strict=True):
+                self.log.metric(step, {**record, "weights": "ema"})
+                self.log.say(f"step {step}  {line}")
+        if not records:
+            self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
 
     def save(self, step: int) -> None:
         """Commit a checkpoint. Raises UserError if it cannot be written or would hold NaN or Inf."""
         if not self.log:
             return
-        tensors = self.players.tensors()
-        if broken := first_not_finite(tensors):
-            raise UserError(
-                f"NaN or Inf in {broken} at step {step}, after step {self.logged}: no checkpoint is written and the "
-                "last one is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
-            )
-        data = {"shape": self.data.shape, "classes": self.data.classes, "train_samples": len(self.data.train)}
-        state = {"best": self.best, **data}
-        checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
+        with self.meter.paused():
+            tensors = self.players.tensors()
+            if broken := first_not_finite(tensors):
+                raise UserError(
+                    f"NaN or Inf in {broken} at step {step}, after step {self.logged}: this is not saved, a checkpoint "
+                    "is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
+                )
+            data = {"shape": self.data.shape, "classes": self.data.classes, "train_samples": len(self.data.train)}
+            state = {"config": identity(self.config), **data}
+            checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
 
     def finish(self, step: int, signal: str | None) -> None:
-        """Say what came out and where it lies, or that a signal stopped the run."""
+        """Draw and measure what came out and say where it lies, or say that a signal stopped the run."""
         if step < self.config.train.steps:
-            self.say(
-                f"Stopped by {signal or 'a signal to another process'} after step {step}; the same command resumes."
-            )
+            self.say(f"Stopped after step {step} by {signal or 'another process'}; the same command resumes.")
+            return
+        if not due(self.config.sample.every, step):
+            self.draw(step)
+        self.evaluate(step)
+        if not self.log:
             return
         if self.config.evaluate.every:
-            for metric, best in self.best.items():
-                self.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
-        self.say(
+            for metric, best in best_metrics(self.folder).items():
+                self.log.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
+        self.log.record(FINISHED, step, {})
+        self.log.say(
             f"Finished at step {step}. Pictures: {self.folder.samples}/  log: {self.folder.log}  "
             f"checkpoint: {self.folder.checkpoints}/step-{step:08d}/"
         )
-
-    def _keep_best(self, step: int, record: evaluation.Record) -> None:
-        sign = 1 if record["higher_is_better"] else -1
-        best = self.best.get(record["metric"])
-        if best is None or sign * record["value"] > sign * best["value"]:
-            self.best[record["metric"]] = {"value": record["value"], "step": step}
 
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
         gap = abs(values["real_score"] - values["fake_score"])
@@ -164,6 +163,22 @@ class Journal:
                 f"step {step}  warning: the generator's gradient has vanished (norm "
                 f"{values['generator_gradient_norm']:.1e}). Try game.objective=non_saturating or penalty.r1."
             )
+
+
+def best_metrics(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """The best record of every metric so far."""
+    best: dict[str, dict[str, Any]] = {}
+    for record in records(folder):
+        if record["kind"] == "metric" and record["value"] is not None:
+            former, sign = best.get(record["metric"]), 1 if record["higher_is_better"] else -1
+            if former is None or sign * record["value"] > sign * former["value"]:
+                best[record["metric"]] = record
+    return best
+
+
+def is_finished(folder: RunFolder, step: int, steps: int) -> bool:
+    """Whether a run that stands at ``step`` has all its ``steps`` and its last evaluation behind it."""
+    return step >= steps and any(record["kind"] == FINISHED for record in records(folder) if record["step"] == step)
 
 
 def due(every: int, step: int) -> bool:

@@ -1,9 +1,11 @@
 """What a run tells: progress for people, ``log.txt``, ``metrics.jsonl``, TensorBoard."""
 
+import contextlib
 import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -36,13 +38,14 @@ class Log:
         with open(self.folder.metrics, "a") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         for name, value in values.items():
-            if isinstance(value, int | float) and kind == "train":
+            if kind == "train" and isinstance(value, int | float):
                 self.writer.add_scalar(f"train/{name}", value, step)
 
     def metric(self, step: int, record: dict[str, Any]) -> None:
         """A self-describing metric record; its value also becomes a TensorBoard point."""
         self.record("metric", step, record)
-        self.writer.add_scalar(f"metric/{record['metric'].replace(' ', '_')}", record["value"], step)
+        if record["value"] is not None:
+            self.writer.add_scalar(f"metric/{record['metric'].replace(' ', '_')}", record["value"], step)
 
     def scores(self, step: int, real: Tensor, fake: Tensor) -> None:
         """Distributions of the critic's scores."""
@@ -61,8 +64,9 @@ class Log:
 def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
     """A line for people, on the terminal (unless ``quiet``) and in the run's log.txt."""
     if not quiet:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # nobody reads on, as in "train.py | head": the run goes on
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
     with open(folder.log, "a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
@@ -90,6 +94,13 @@ class Meter:
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         self.add({f"{player}_gradient_norm": nn.utils.get_total_norm(gradients)})
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The clock stands still inside: pictures, evaluations and checkpoints are no part of the training's speed."""
+        begin = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - begin
+
     def read(self, images: int) -> dict[str, float]:
         """Means since the last reading, and images per second where ``images`` were seen since."""
         names = list(self.sums)
@@ -105,17 +116,19 @@ def not_finite(values: dict[str, float]) -> list[str]:
     return [name for name, value in values.items() if not math.isfinite(value)]
 
 
+def records(folder: RunFolder) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds; a line that a kill has cut short is left out."""
+    found = []
+    if folder.metrics.is_file():
+        for line in folder.metrics.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+    return [record for record in found if isinstance(record, dict) and {"kind", "step"} <= record.keys()]
+
+
 def _drop_after(folder: RunFolder, step: int) -> None:
-    """Rewrite metrics.jsonl without records after ``step`` and without a line that a kill has cut short."""
-    if not folder.metrics.is_file():
-        return
-    kept = []
-    for line in folder.metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
+    """Rewrite metrics.jsonl without records after ``step``."""
+    kept = [record for record in records(folder) if record["step"] <= step]
     partial = folder.metrics.with_name(".metrics.jsonl.partial")
-    partial.write_text("".join(kept))
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
     partial.replace(folder.metrics)

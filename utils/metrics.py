@@ -58,7 +58,7 @@ class Coverage(NamedTuple):
 
     modes: int  # modes with at least one high-quality point
     high_quality: float  # share of points within 3 σ of their nearest mode
-    reverse_kl: float  # KL(high-quality points over modes || uniform), in nats; inf without any
+    reverse_kl: float | None  # KL(high-quality points over modes || uniform), in nats; None without any
 
 
 def coverage(points: Tensor, modes: Modes) -> Coverage:
@@ -67,6 +67,6 @@ def coverage(points: Tensor, modes: Modes) -> Coverage:
     good = nearest[distance < 3 * modes.sigma]
     count = torch.bincount(good, minlength=len(modes.centres)).double()
     if not len(good):
-        return Coverage(0, 0.0, math.inf)
+        return Coverage(0, 0.0, None)
     entropy = float(torch.special.entr(count / count.sum()).sum())
     return Coverage(int((count > 0).sum()), len(good) / len(points), math.log(len(modes.centres)) - entropy)

@@ -14,6 +14,7 @@ from utils.checkpoint import Checkpoint, Tensors
 from utils.config import Config
 from utils.datasets import DataSet
 from utils.errors import UserError
+from utils.processes import memory_format
 from utils.randomness import seeded
 
 State = dict[str, Any]
@@ -43,6 +44,10 @@ class Players:
         networks = {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}
         for name, module in networks.items():
             checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
+        for name in self.optimizers:
+            moments = {f"exp_avg/{parameter}" for parameter, _ in networks[name].named_parameters()}
+            if not moments <= saved.tensors.get(f"{name}_adam", {}).keys():
+                raise UserError(f"{saved.path}/{name}_adam.safetensors lacks moments of the {name}'s parameters.")
         for name, module in networks.items():
             module.load_state_dict(saved.tensors[name])
         for name, optimizer in self.optimizers.items():
@@ -54,9 +59,8 @@ def build(config: Config, data: DataSet, device: torch.device) -> Players:
     if config.game.conditional and not data.classes:
         raise UserError(f"game.conditional=true needs class labels, and data set '{data.name}' has none.")
     generator, critic = build_networks(config, data.shape, data.classes)
-    memory_format = torch.channels_last if config.train.channels_last else torch.contiguous_format
     for network in (generator, critic):
-        network.to(device, memory_format=memory_format)
+        network.to(device, memory_format=memory_format(config))
     adam = config.optimizer
     optimizers: dict[str, torch.optim.Optimizer] = {
         name: torch.optim.Adam(network.parameters(), lr, tuple(adam.betas), adam.eps, fused=True)
@@ -87,7 +91,8 @@ def load_generator(config: Config, folder: Path, raw: bool, warn: Callable[[str]
     generator, _ = build_networks(config, tuple(saved.state["shape"]), saved.state["classes"])
     name = "generator" if raw else "generator_ema"
     checkpoint.load_module(generator, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
-    return generator.eval(), saved.state
+    device = "cuda" if torch.cuda.is_available() and config.run.device != "cpu" else "cpu"
+    return generator.to(device).eval(), saved.state
 
 
 def first_not_finite(tensors: Tensors) -> str | None:

@@ -3,11 +3,12 @@
 import os
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import DistributedType
 
 from utils.config import Config
 from utils.errors import UserError
+from utils.randomness import seed_of
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -17,7 +18,8 @@ def start(config: Config) -> Accelerator:
     accelerator = Accelerator(
         cpu=config.run.device == "cpu",
         mixed_precision=config.train.precision,
-        # Buffers are equal on all processes by construction; broadcasting them breaks a critic's second forward.
+        # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's running
+        # statistics are each process's own, and the first one's are saved.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if accelerator.distributed_type not in SUPPORTED:
@@ -43,6 +45,11 @@ def own_rows(config: Config, accelerator: Accelerator) -> slice:
     """This process's rows of a global batch."""
     share = config.train.batch_size // accelerator.num_processes
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+
+def seed_layers(config: Config, step: int) -> None:
+    """Make what layers draw in training mode, such as dropout, a function of the step (and of the process)."""
+    torch.manual_seed(seed_of(config.seed, "layers", step, PartialState().process_index))
 
 
 def memory_format(config: Config) -> torch.memory_format:

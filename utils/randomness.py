@@ -26,8 +26,11 @@ def generator(*names: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 @contextmanager
 def seeded(*names: int | str) -> Iterator[None]:
-    """PyTorch's global generators are a function of the names inside and as before afterwards."""
-    with torch.random.fork_rng():
+    """PyTorch's global generators are a function of the names inside; the CPU's is as before afterwards.
+
+    Those of GPUs are not put back, which would start a context on each of them: every step sets its own.
+    """
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*names))
         yield
 

@@ -1,6 +1,7 @@
 """The folder of a run: what lies where, and who may write there."""
 
 import fcntl
+import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +13,7 @@ import accelerate
 import torch
 import torchvision
 
-from utils import config as configs
-from utils.config import Config
+from utils.config import Config, to_yaml
 from utils.errors import UserError
 
 
@@ -59,11 +59,8 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @contextmanager
-    def locked(self, config: Config) -> Iterator[None]:
-        """Hold the folder alone, for a run of ``config``. The lock dies with the process.
-
-        Raises UserError if another process holds the folder, or if it has checkpoints of a run with another config.
-        """
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone. The lock dies with the process. Raises UserError if another process holds it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115  (held open: closing it gives the lock back)
@@ -74,19 +71,15 @@ class RunFolder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(f"{self.path} is in use by another process; wait for it or choose run.name.") from None
-            self._claim(config)
             yield
 
-    def _claim(self, config: Config) -> None:
-        if self.config.is_file() and self.checkpoints.is_dir():
-            different = configs.differences(configs.load_run(self.path), config)
-            if different:
-                raise UserError(
-                    f"{self.path} holds a run with another config ({'; '.join(different)}); choose another run.name, "
-                    f"such as run.name={config.run.name}-{config.update.rule}."
-                )
+    def record(self, config: Config) -> None:
+        """Write the resolved config, with versions and commit, whole or not at all."""
         partial = self.path / ".config.yaml.partial"
-        partial.write_text(configs.to_yaml(config, header=_provenance(self.path)))
+        with open(partial, "w") as file:
+            file.write(to_yaml(config, header=_provenance(self.path)))
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.config)
 
 

@@ -47,11 +47,11 @@ def same(a: Classifier, b: Classifier) -> bool:
 
 
 def test_it_is_trained_once_and_then_read(tmp_path, training):
-    cache = tmp_path / "new" / "classifier.safetensors"
-    first = classifier(data_of(), cache, CPU)
+    folder = tmp_path / "new"
+    first = classifier(data_of(), folder, CPU)
     assert len(training) == 1
-    assert cache.is_file()
-    second = classifier(data_of(), cache, CPU)
+    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
+    second = classifier(data_of(), folder, CPU)
     assert len(training) == 1
     assert same(first, second)
     assert sha256(first) == sha256(second)
@@ -59,16 +59,16 @@ def test_it_is_trained_once_and_then_read(tmp_path, training):
 
 def test_it_is_frozen_and_in_evaluation_mode(tmp_path):
     for _ in ("trained", "read"):
-        network = classifier(data_of(), tmp_path / "c.safetensors", CPU)
+        network = classifier(data_of(), tmp_path / "c", CPU)
         assert not network.training
         assert not any(p.requires_grad for p in network.parameters())
 
 
 @pytest.mark.parametrize("state", [1, 2])
 def test_it_is_the_same_whatever_was_drawn_before(tmp_path, state):
-    want = sha256(classifier(data_of(), tmp_path / "a.safetensors", CPU))
+    want = sha256(classifier(data_of(), tmp_path / "a", CPU))
     torch.manual_seed(state)
-    assert sha256(classifier(data_of(), tmp_path / "b.safetensors", CPU)) == want
+    assert sha256(classifier(data_of(), tmp_path / "b", CPU)) == want
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path):
@@ -92,29 +92,50 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_file_that_cannot_be_used_is_made_again(tmp_path, training, damage):
-    cache = tmp_path / "c.safetensors"
-    want = classifier(data_of(), cache, CPU)
-    damage(cache)
-    again = classifier(data_of(), cache, CPU)
+    want = classifier(data_of(), tmp_path, CPU)
+    damage(next(tmp_path.iterdir()))
+    again = classifier(data_of(), tmp_path, CPU)
     assert len(training) == 2
     assert same(again, want)
-    assert same(classifier(data_of(), cache, CPU), want)
+    assert same(classifier(data_of(), tmp_path, CPU), want)
     assert len(training) == 2
+
+
+def test_another_training_set_has_a_network_of_its_own(tmp_path, training):
+    data = data_of()
+    darker = DataSet(data.name, data.shape, data.classes, Resident(data.train.x // 2, data.train.label), data.test)
+    first = classifier(data, tmp_path, CPU)
+    assert not same(first, classifier(darker, tmp_path, CPU))
+    assert same(first, classifier(data, tmp_path, CPU))
+    assert len(training) == 2
+
+
+def test_it_does_not_depend_on_the_number_of_threads(tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        found = set()
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.add(sha256(classifier(data_of(), tmp_path / str(n), CPU)))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
 
 
 def test_it_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "STEPS", 40)
     data = data_of()
-    network = classifier(data, tmp_path / "c.safetensors", CPU)
+    network = classifier(data, tmp_path / "c", CPU)
     answer = network(to_images(data.train.x, CPU)).argmax(1)
     assert torch.equal(answer, data.train.label)
 
 
 def test_it_never_sees_the_held_out_split(tmp_path):
     data = data_of()
-    want = sha256(classifier(data, tmp_path / "a.safetensors", CPU))
+    want = sha256(classifier(data, tmp_path / "a", CPU))
     other = DataSet(data.name, data.shape, data.classes, data.train, Resident(data.test.x * 0, data.test.label * 0))
-    assert sha256(classifier(other, tmp_path / "b.safetensors", CPU)) == want
+    assert sha256(classifier(other, tmp_path / "b", CPU)) == want
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (1, 8, 8), (3, 28, 28), (3, 32, 32), (3, 33, 33)], ids=str)

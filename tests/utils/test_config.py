@@ -19,6 +19,7 @@ from utils.config import (
     Config,
     comments,
     differences,
+    identity,
     load,
     load_run,
     to_yaml,
@@ -426,12 +427,12 @@ def test_recipes_come_back_from_their_own_yaml(recipe, tmp_path):
 def test_a_run_loads_its_own_config(recipe, tmp_path):
     config = load(recipe, [])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert load_run(tmp_path) == config
+    assert load_run(tmp_path, []) == config
 
 
 def test_a_folder_without_a_config_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml") as caught:
-        load_run(tmp_path)
+        load_run(tmp_path, [])
     assert str(tmp_path) in str(caught.value)
 
 
@@ -521,7 +522,7 @@ def test_fields_of_the_whole_config_say_what_they_are():
 def test_differences_are_seen_unless_they_are_runtime(key):
     config = Config()
     runtime = key in RUNTIME_KEYS or key.split(".")[0] in RUNTIME_KEYS
-    found = differences(config, changed(config, key))
+    found = differences(identity(config), identity(changed(config, key)))
     if runtime:
         assert found == []
     else:
@@ -543,7 +544,7 @@ def test_every_runtime_key_is_a_key():
     ],
 )  # fmt: skip
 def test_what_changes_the_numbers_identifies_the_run(key):
-    assert differences(Config(), changed(Config(), key))
+    assert differences(identity(Config()), identity(changed(Config(), key)))
 
 
 @pytest.mark.parametrize(
@@ -554,17 +555,17 @@ def test_what_changes_the_numbers_identifies_the_run(key):
     ],
 )  # fmt: skip
 def test_what_is_only_about_the_machine_does_not(key):
-    assert differences(Config(), changed(Config(), key)) == []
+    assert differences(identity(Config()), identity(changed(Config(), key))) == []
 
 
 def test_another_family_of_networks_differs(empty):
-    found = differences(load(empty, ["model.name=dcgan"]), load(empty, ["model.name=mlp"]))
+    found = differences(*(identity(load(empty, [f"model.name={name}"])) for name in ("dcgan", "mlp")))
     assert "model.name: dcgan -> mlp" in found
 
 
 def test_several_differences_are_all_named():
     config = changed(changed(Config(), "seed"), "train.batch_size")
-    assert differences(Config(), config) == ["seed: 0 -> 1", "train.batch_size: 64 -> 65"]
+    assert differences(identity(Config()), identity(config)) == ["seed: 0 -> 1", "train.batch_size: 64 -> 65"]
 
 
 def test_loading_a_config_draws_nothing(empty):
