@@ -25,7 +25,7 @@ def test_run_folder_holds_everything(tmp_path):
 
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kinds = {record["kind"] for record in records}
-    assert kinds == {"train", "metric"}
+    assert kinds == {"train", "metric", "finished"}
     metric = next(record for record in records if record["kind"] == "metric")
     about = "value metric features features_sha256 reference split samples resizer seed step weights"
     assert set(about.split()) <= metric.keys()

@@ -6,6 +6,7 @@ The trailing comment of a field is its documentation: ``--print-config`` and the
 import dataclasses
 import inspect
 import io
+import json
 import math
 import re
 import tokenize
@@ -238,6 +239,8 @@ def _flat(config: Config) -> dict[str, Any]:
 
 def _line(key: str, value: Any, comment: str, indent: int) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    if yaml.load(text, _Loader) != value:  # a word such as 1e3, that the writer does not know to be a number
+        text = json.dumps(value)
     return f"{' ' * indent}{key}: {text}".ljust(36) + f"  # {comment}"
 
 
@@ -266,7 +269,7 @@ def _missing_recipe(path: Path) -> str:
 def _parse_overrides(overrides: list[str]) -> DictConfig:
     for text in overrides:
         if not is_override(text):
-            raise UserError(f"'{text}' is not of the form key=value, such as update.rule=alternating.")
+            raise UserError(f"{text!r} is not of the form key=value, such as update.rule=alternating.")
     parsed = OmegaConf.create()
     for text in overrides:
         key, value = text.split("=", 1)
@@ -303,7 +306,7 @@ def _model_config(sources: list[tuple[str, DictConfig]]) -> Any:
         if not isinstance(model, DictConfig | dict):
             raise UserError(
                 f"'model' in {source} must be a section of 'key: value' lines with a name ({', '.join(FAMILIES)}), "
-                f"not '{model}'."
+                f"not {model!r}."
             )
         name = str(model.get("name", name))
     check_name("model.name", name, FAMILIES)
@@ -319,7 +322,7 @@ def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "")
         is_section = dataclasses.is_dataclass(getattr(schema, key))
         if is_section != isinstance(value, dict):
             wanted = "a section of 'key: value' lines" if is_section else "a value"
-            raise UserError(f"'{prefix}{key}' in {source} must be {wanted}, not '{value}'.")
+            raise UserError(f"'{prefix}{key}' in {source} must be {wanted}, not {value!r}.")
         if is_section:
             _check_keys(source, content[key], getattr(schema, key), f"{prefix}{key}.")
 
