@@ -11,7 +11,7 @@ STAND_IN = """#!/usr/bin/env bash
 echo "$@" >> {log}
 case "$*" in
     *version_info*) exit {too_old} ;;
-    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m venv "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
     *"pip install"*) exit ${{PIP_FAILS:-0}} ;;
 esac
 """

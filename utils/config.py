@@ -38,6 +38,7 @@ class RunConfig:
     name: str = ""  # folder of this run inside run.dir; empty: the name of the YAML file
     dir: str = "runs"  # folder that holds all runs
     device: str = "auto"  # auto: what accelerate finds; cpu: the CPU even where there is an accelerator
+    threads: int = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow where others use the cores, too)
 
 
 @dataclass
@@ -365,7 +366,7 @@ def _check_values(config: Config) -> None:
 
 
 _MINIMA = {
-    "train.steps": 1, "train.batch_size": 2, "update.critic_steps": 1, "update.coefficient": 0,
+    "run.threads": 0, "train.steps": 1, "train.batch_size": 2, "update.critic_steps": 1, "update.coefficient": 0,
     "penalty.r1": 0, "penalty.r2": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
     "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1, "log.score_gap": 0, "sample.every": 0, "sample.count": 1,
     "evaluate.every": 0, "evaluate.samples": 2, "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0,

@@ -15,6 +15,8 @@ SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULT
 
 def start(config: Config) -> Accelerator:
     """The accelerator of this process. Raises UserError where the launcher and the config do not fit together."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
     accelerator = Accelerator(
         cpu=config.run.device == "cpu",
         mixed_precision=config.train.precision,

@@ -443,6 +443,38 @@ def test_what_was_just_saved_is_never_pruned(tmp_path):
     assert newest(tmp_path, Warnings()).state["step"] == 2
 
 
+def test_damaged_later_ones_are_put_aside_and_not_deleted(tmp_path):
+    """A disk that could not be read for a moment has damaged nothing."""
+    write(tmp_path, 1, 2, 3, keep=3)
+    for step in (2, 3):
+        (tmp_path / f"step-0000000{step}" / "manifest.json").write_text("{")
+    bad = tmp_path / "step-00000004"
+    bad.mkdir()
+    path = write(tmp_path, 2, keep=3)
+    assert_reads(tmp_path, 2)
+    assert path.name in steps_in(tmp_path)
+    aside = [name for name in steps_in(tmp_path) if "step-00000003" in name or "step-00000004" in name]
+    assert len(aside) == 2
+    write(tmp_path, 3, 4, keep=3)
+    assert_reads(tmp_path, 4)
+
+
+def test_steps_are_numbers_and_not_words(tmp_path):
+    write(tmp_path, 99_999_999, 100_000_000)
+    assert_reads(tmp_path, 100_000_000)
+    write(tmp_path, 100_000_001)
+    assert_reads(tmp_path, 100_000_001)
+    assert steps_in(tmp_path) == ["step-100000000", "step-100000001"]
+
+
+@pytest.mark.parametrize("name", ["step-00000009-mine", "step-00000009.bak", "step-best", "my-step-00000009", "step-9"])
+def test_copies_under_other_names_are_let_alone(tmp_path, name):
+    shutil.copytree(write(tmp_path, 1), tmp_path / name)
+    write(tmp_path, 2, 3, 4)
+    assert_reads(tmp_path, 4)
+    assert steps_in(tmp_path) == sorted([name, "step-00000003", "step-00000004"])
+
+
 def test_a_damaged_one_is_replaced_when_its_step_comes_again(tmp_path):
     bad = write(tmp_path, 1, 2)
     (bad / "state.json").unlink()

@@ -20,6 +20,7 @@ from utils.config import (
     comments,
     differences,
     identity,
+    is_override,
     load,
     load_run,
     to_yaml,
@@ -170,6 +171,9 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("data.root=a=b", "data.root", "a=b"),
         ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
         ("run.name=é", "run.name", "é"),
+        ("run.name=007", "run.name", "007"),
+        ("run.name=on", "run.name", "on"),
+        ("run.name=1:30", "run.name", "1:30"),
         ("run.name=2024-01-31", "run.name", "2024-01-31"),  # to YAML 1.1 a date
         ("update.rule=alternating", "update.rule", "alternating"),
         ("model.generator_norm=none", "model.generator_norm", "none"),
@@ -305,7 +309,7 @@ def test_refused_overrides(empty, overrides, words):
         "penalty.r2=-0.5", "penalty.r1=nan", "optimizer.generator_lr=-1", "optimizer.critic_lr=-1",
         "optimizer.critic_lr=nan", "optimizer.warmup=-1", "ema.half_life=-1", "ema.ramp_up=-0.1", "log.every=0",
         "log.score_gap=-1", "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
-        "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1",
+        "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1", "model.latent_dim=0", "model.critic_width=-1",
     ],
 )  # fmt: skip
 def test_out_of_range(empty, override):
@@ -314,6 +318,18 @@ def test_out_of_range(empty, override):
     assert key in text
     assert "at least" in text
     assert value.lstrip("-0.") in text
+
+
+@pytest.mark.parametrize("key", ["penalty.r1", "optimizer.critic_lr", "update.coefficient", "ema.half_life"])
+@pytest.mark.parametrize("value", [".inf", "inf", "Infinity"])
+def test_infinite(empty, key, value):
+    text = refusal(empty, f"{key}={value}")
+    assert key in text
+
+
+@pytest.mark.parametrize("value", ["0", "-1e-8"])
+def test_an_epsilon_that_would_divide_by_zero(empty, value):
+    assert "optimizer.eps" in refusal(empty, f"optimizer.eps={value}")
 
 
 @pytest.mark.parametrize(
@@ -430,6 +446,11 @@ def test_a_run_loads_its_own_config(recipe, tmp_path):
     assert load_run(tmp_path, []) == config
 
 
+def test_a_run_can_be_read_with_another_place_of_its_data(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(Config()))
+    assert load_run(tmp_path, ["data.root=elsewhere"]).data.root == "elsewhere"
+
+
 def test_a_folder_without_a_config_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml") as caught:
         load_run(tmp_path, [])
@@ -457,7 +478,7 @@ CHOICES = {
     "penalty.r1": FLOATS,
     "optimizer.critic_lr": FLOATS,
     "optimizer.betas": st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
-    "optimizer.eps": FLOATS,
+    "optimizer.eps": FLOATS.filter(lambda eps: eps > 0),
     "train.steps": COUNTS,
     "train.batch_size": COUNTS,
     "train.precision": st.sampled_from(["no", "bf16"]),
@@ -566,6 +587,29 @@ def test_another_family_of_networks_differs(empty):
 def test_several_differences_are_all_named():
     config = changed(changed(Config(), "seed"), "train.batch_size")
     assert differences(identity(Config()), identity(config)) == ["seed: 0 -> 1", "train.batch_size: 64 -> 65"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_identity_is_the_same_after_a_checkpoint(empty, family):
+    """Which keeps it as JSON."""
+    ours = identity(load(empty, [f"model.name={family}", "optimizer.eps=1e-8", "optimizer.betas=[0,0.99]"]))
+    assert differences(json.loads(json.dumps(ours)), ours) == []
+
+
+def test_keys_of_another_version_differ():
+    ours = identity(Config())
+    assert differences({**ours, "train.gone": 3}, ours) == ["train.gone: 3 -> None"]
+    assert differences(ours, {**ours, "train.new": 3}) == ["train.new: None -> 3"]
+
+
+@pytest.mark.parametrize("word", ["seed=3", "update.rule=alternating", "data.root=a=b", "seed="])
+def test_a_word_with_a_key_is_an_override(word):
+    assert is_override(word)
+
+
+@pytest.mark.parametrize("word", ["configs/a.yaml", "runs/lr=0.1/config.yaml", "./a=b.yaml", "seed", "=3", ""])
+def test_a_path_is_no_override(word):
+    assert not is_override(word)
 
 
 def test_loading_a_config_draws_nothing(empty):

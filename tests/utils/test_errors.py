@@ -1,8 +1,15 @@
 """Mistakes of the user: one sentence on stderr, exit code 2, no stack trace."""
 
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from utils.errors import UserError, check_name, nearest, run
+from utils.errors import UserError, check_name, nearest, run, warn
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_known_name_passes():
@@ -59,6 +66,57 @@ def test_a_mistake_is_a_sentence_and_code_2(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert err == "error: The sky is 'green' and must be blue.\n"
     assert out == ""
+
+
+def code_of(monkeypatch, error: BaseException) -> int:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    def main(arguments):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "runs/a cannot be used: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("something else"), "something else"),
+    ],
+    ids=["with-a-file", "without", "without-a-number"],
+)
+def test_a_file_that_cannot_be_used_is_a_sentence_too(monkeypatch, capsys, error, said):
+    assert code_of(monkeypatch, error) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert said in text
+    assert text.count("\n") == 1
+
+
+def test_an_interrupt_is_no_stack_trace(monkeypatch, capsys):
+    assert code_of(monkeypatch, KeyboardInterrupt()) == 130  # 128 + SIGINT, as from a shell
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_has_gone_is_no_stack_trace():
+    """As with `python train.py --print-config | head -1`, in a process of its own: its stdout is used up."""
+    script = "from utils import errors\nerrors.run(lambda words: [print('x' * 100) for _ in range(10**5)] and 0)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
+
+
+def test_a_warning_is_no_result(capsys):
+    warn("The sky is green.")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "warning: The sky is green.\n")
 
 
 def test_a_mistake_of_ours_keeps_its_stack_trace(monkeypatch):

@@ -10,17 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.logs import Log, Meter, not_finite, say
+from utils.logs import Log, Meter, not_finite, records, say
 from utils.run import RunFolder
 
 
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
     return RunFolder(tmp_path)
-
-
-def records(folder: RunFolder) -> list[dict]:
-    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
 
 
 def curve(folder: RunFolder, name: str) -> list[tuple[int, float]]:
@@ -91,6 +87,19 @@ def test_a_line_that_was_cut_short_is_dropped(folder, cut):
     assert [r["step"] for r in records(folder)] == ([1, 2, 3, 4] if cut == 1 else [1, 2, 4])
 
 
+def test_a_folder_without_records_has_none(folder):
+    assert records(folder) == []
+
+
+def test_every_line_is_json_after_a_resumption(folder):
+    """Whatever lay there: other programs read the file line by line."""
+    log_steps(folder, 0, range(1, 3))
+    with open(folder.metrics, "a") as file:
+        file.write('{"kind": "train", "st')
+    log_steps(folder, 2, range(3, 4))
+    assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("line", ["", "5", "null", "[1]", '"text"', "{}", '{"step": null}', '{"step": "x"}', "\0\0\0"])
 def test_a_line_that_is_no_record_is_dropped(folder, line):
     log_steps(folder, 0, range(1, 3))
@@ -117,6 +126,15 @@ def test_curves_hold_the_numbers(folder):
     log.close()
     assert curve(folder, "train/loss") == [(1, 0.5)]
     assert curve(folder, "metric/high_quality") == [(2, 3.5)]
+
+
+def test_a_metric_without_a_value_has_no_point(folder):
+    log = Log(folder, 0)
+    log.metric(2, {"metric": "reverse KL", "value": None})
+    log.metric(4, {"metric": "reverse KL", "value": 0.5})
+    log.close()
+    assert curve(folder, "metric/reverse_KL") == [(4, 0.5)]
+    assert [record["value"] for record in records(folder)] == [None, 0.5]
 
 
 @pytest.mark.parametrize("begin", [0, 3])
@@ -264,6 +282,17 @@ def test_the_speed_is_of_the_time_since_the_last_reading(monkeypatch):
     for images, want in ((100, 25.0), (100, 50.0)):
         meter.add({"x": torch.tensor(1.0)})
         assert meter.read(images)["images_per_second"] == want
+
+
+def test_a_pause_does_not_count(monkeypatch):
+    """From 10 to 20, of which 12 to 18 is a pause: 4 seconds of training."""
+    now = iter([10.0, 12.0, 18.0, 20.0, 20.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    meter = Meter()
+    meter.add({"x": torch.tensor(1.0)})
+    with meter.paused():
+        pass
+    assert meter.read(images=100)["images_per_second"] == 25.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

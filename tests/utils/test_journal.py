@@ -1,0 +1,71 @@
+"""What happens every so often: when, what counts as the best, and when a run is over."""
+
+import pytest
+
+from utils.journal import best_metrics, due, is_finished
+from utils.logs import Log
+from utils.run import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def log(folder: RunFolder, *records: tuple[str, int, dict]) -> None:
+    log = Log(folder, 10**6)
+    for kind, step, values in records:
+        log.record(kind, step, values)
+    log.close()
+
+
+def metric(step: int, value: float | None, name: str = "FD", higher_is_better: bool = False) -> tuple[str, int, dict]:
+    return "metric", step, {"metric": name, "value": value, "higher_is_better": higher_is_better}
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (4, [4]), (7, []), (0, [])], ids=str
+)
+def test_due(every, steps):
+    assert [step for step in range(1, 7) if due(every, step)] == steps
+
+
+@pytest.mark.parametrize(("higher_is_better", "step"), [(False, 2), (True, 3)])
+def test_the_best_record_of_a_metric(folder, higher_is_better, step):
+    log(folder, *(metric(i, value, "m", higher_is_better) for i, value in ((1, 5.0), (2, -1.0), (3, 7.0), (4, 6.0))))
+    assert best_metrics(folder)["m"]["step"] == step
+
+
+def test_the_first_of_equals_is_the_best(folder):
+    log(folder, metric(1, 5.0), metric(2, 5.0))
+    assert best_metrics(folder)["FD"]["step"] == 1
+
+
+def test_each_metric_has_a_best_of_its_own_and_none_is_none(folder):
+    log(folder, metric(1, None), metric(1, 3.0, "modes", True), metric(2, 9.0), metric(2, 2.0, "modes", True))
+    log(folder, ("train", 3, {"loss": 0.0}))
+    best = best_metrics(folder)
+    assert {name: record["step"] for name, record in best.items()} == {"FD": 2, "modes": 1}
+
+
+def test_nothing_measured_has_no_best(folder):
+    assert best_metrics(folder) == {}
+    log(folder, metric(1, None))
+    assert best_metrics(folder) == {}
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "finished"),
+    [(5, 5, True), (5, 6, False), (6, 5, False), (4, 5, False), (0, 5, False)],
+    ids=["all-done", "more-asked-for", "went-further", "not-there-yet", "not-begun"],
+)
+def test_a_run_is_finished_when_its_end_is_recorded(folder, step, steps, finished):
+    """A run that was killed between its last checkpoint and its last evaluation is not."""
+    log(folder, ("train", 4, {}), ("finished", 5, {}))
+    assert is_finished(folder, step, steps) is finished
+
+
+def test_a_run_without_that_record_is_not_finished(folder):
+    log(folder, ("train", 5, {}), metric(5, 1.0))
+    assert not is_finished(folder, 5, 5)
+    assert not is_finished(RunFolder(folder.path / "absent"), 5, 5)
