@@ -25,6 +25,7 @@ from utils.errors import UserError
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+_STEP = re.compile(r"step-\d{8,}")
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -53,7 +54,7 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
         _write_manifest(partial)
         _remove(final)
         partial.rename(final)
-        for later in [path for path in _steps(folder) if path > final]:
+        for later in [path for path in _steps(folder) if _number(path) > step]:
             # It failed verification, or the run would have gone on from it: it must not count among those kept.
             _remove(damaged := later.with_name(f"damaged-{later.name}"))
             later.rename(damaged)
@@ -164,8 +165,12 @@ def _sync(path: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Committed checkpoints, the oldest first."""
-    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and path.is_dir())
+    """Committed checkpoints, the oldest first; folders of other names are none of ours."""
+    return sorted((path for path in folder.glob("step-*") if _STEP.fullmatch(path.name) and path.is_dir()), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _remove(path: Path) -> None:
