@@ -6,7 +6,6 @@ The trailing comment of a field is its documentation: ``--print-config`` and the
 import dataclasses
 import inspect
 import io
-import json
 import math
 import re
 import tokenize
@@ -240,8 +239,6 @@ def _flat(config: Config) -> dict[str, Any]:
 
 def _line(key: str, value: Any, comment: str, indent: int) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
-    if yaml.load(text, _Loader) != value:  # a word such as 1e3, that the writer does not know to be a number
-        text = json.dumps(value)
     return f"{' ' * indent}{key}: {text}".ljust(36) + f"  # {comment}"
 
 
@@ -252,11 +249,12 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Dict
     if path.resolve() in seen:
         raise UserError(f"{path} is among its own bases: its 'base:' lines form a circle.")
     try:
-        content = OmegaConf.create(yaml.load(path.read_text(), _Loader) or {})
+        content = yaml.load(path.read_text(), _Loader) or {}
+        if not isinstance(content, dict):
+            raise UserError(f"{path} must hold 'key: value' lines, not {type(content).__name__}.")
+        content = OmegaConf.create(content)
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path} must hold 'key: value' lines, not {type(content).__name__}.")
     base = content.pop("base", None)
     bases = _with_bases(path.parent / str(base), (*seen, path.resolve())) if base else []
     return [*bases, (str(path), content)]
@@ -286,17 +284,14 @@ def _first_line(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads words as words: yes, no and on are no booleans, 2026-11-21 is no date and 010 not eight."""
+    """Reads every word but null as text, which the typed fields then convert.
+
+    So run.name=1.10 is no number, train.precision=no no boolean, and 2026-11-21 no date.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL", "~nN"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL)$"), list("~nN"))
 
 
 def _model_config(sources: list[tuple[str, DictConfig]]) -> Any:

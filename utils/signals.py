@@ -39,6 +39,6 @@ class StopSignals:
     _numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.name is not None:
+        if number == signal.SIGINT and self.name == "SIGINT":
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name

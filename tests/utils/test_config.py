@@ -172,6 +172,8 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
         ("run.name=é", "run.name", "é"),
         ("run.name=007", "run.name", "007"),
+        ("run.name=1.10", "run.name", "1.10"),  # not 1.1, which is another run
+        ("run.name=2e-4", "run.name", "2e-4"),
         ("run.name=on", "run.name", "on"),
         ("run.name=1:30", "run.name", "1:30"),
         ("run.name=2024-01-31", "run.name", "2024-01-31"),  # to YAML 1.1 a date
