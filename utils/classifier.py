@@ -44,7 +44,7 @@ class Classifier(nn.Module):
 
 
 def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
-    """The classifier of ``data``, read from ``folder`` or trained (seconds to a minute) and kept there."""
+    """The classifier of ``data``, read from ``folder`` or trained (seconds to two minutes) and kept there."""
     network = Classifier(data.shape, data.classes)
     cache = folder / f"classifier-{_fingerprint(data.train)}.safetensors"
     try:
