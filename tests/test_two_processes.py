@@ -38,7 +38,7 @@ def launch(folder, *overrides: str) -> subprocess.CompletedProcess:
 def test_two_processes_follow_one(tmp_path, rule):
     """With a large ε Adam is nearly linear in the gradient, so float32 rounding stays rounding over 6 steps.
 
-    The bound: 6 steps with a learning rate of 2e-4, gradients equal to about 1e-5 relative (DESIGN 3.1), so weights
+    The bound: 6 steps with a learning rate of 2e-4, gradients equal to about 1e-5 relative, so weights
     differ by less than 6 · 2e-4 · 1e-5 ≈ 1e-8 plus their own rounding, 2^-24 of values up to 1.
     """
     overrides = [*GAME, *RULES[rule]]

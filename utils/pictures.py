@@ -51,7 +51,7 @@ def _scatter(points: Tensor, modes: Modes | None) -> Tensor:
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.scatter(*points.cpu().T, s=3, alpha=0.4, color="tab:blue", label="samples")
     axes.set_aspect("equal")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # above: it must hide no mode
     figure.tight_layout()
     figure.canvas.draw()
     pixels = torch.tensor(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
