@@ -56,11 +56,11 @@ def loop(
             journal.tell(done)
         if due(cfg.checkpoint.every, done) or stopped or done == cfg.train.steps:
             journal.save(done)
-        if stopped:
+        if stopped or done == cfg.train.steps:  # the end is drawn and evaluated by finish
             return done
         if due(cfg.sample.every, done):
             journal.draw(done)
-        if due(cfg.evaluate.every, done) and done < cfg.train.steps:  # the end is evaluated anyway
+        if due(cfg.evaluate.every, done):
             journal.evaluate(done)
     return cfg.train.steps
 

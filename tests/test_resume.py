@@ -90,6 +90,19 @@ def test_damaged_checkpoint_is_named_and_the_one_before_resumes(tmp_path, capsys
     assert fingerprint(tmp_path) == whole
 
 
+def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, monkeypatch):
+    """The last checkpoint is committed first; a run that dies before its last picture makes up for it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.journal.Journal.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    picture = tmp_path / "digits/samples/step-00000012.png"
+    assert not picture.exists()
+    assert run(tmp_path) == 0
+    assert picture.exists()
+    assert '"finished"' in (tmp_path / "digits/metrics.jsonl").read_text()
+
+
 def test_finished_run_says_so_and_continues_when_asked(tmp_path, capsys):
     steady = "optimizer.schedule=constant"  # others stretch over the new number of steps
     assert run(tmp_path, steady) == 0

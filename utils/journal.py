@@ -136,8 +136,7 @@ class Journal:
         if step < self.config.train.steps:
             self.say(f"Stopped after step {step} by {signal or 'another process'}; the same command resumes.")
             return
-        if not due(self.config.sample.every, step):
-            self.draw(step)
+        self.draw(step)
         self.evaluate(step)
         if not self.log:
             return
