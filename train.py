@@ -62,7 +62,7 @@ def loop(
             journal.draw(done)
         if due(cfg.evaluate.every, done):
             journal.evaluate(done)
-    return cfg.train.steps
+    return journal.begin  # no step was left to do
 
 
 def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:

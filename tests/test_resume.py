@@ -103,6 +103,17 @@ def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, 
     assert '"finished"' in (tmp_path / "digits/metrics.jsonl").read_text()
 
 
+def test_a_stopped_run_may_be_called_finished_where_it_stands(tmp_path, monkeypatch, capsys):
+    """Asked for fewer steps than are done, it ends with the checkpoint that there is."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, 7)
+        assert run(tmp_path) == 75
+    assert run(tmp_path, "train.steps=5") == 0
+    assert "Finished at step 8" in capsys.readouterr().out
+    assert (tmp_path / "digits/checkpoints/step-00000008").is_dir()
+    assert (tmp_path / "digits/samples/step-00000008.png").is_file()
+
+
 def test_finished_run_says_so_and_continues_when_asked(tmp_path, capsys):
     steady = "optimizer.schedule=constant"  # others stretch over the new number of steps
     assert run(tmp_path, steady) == 0

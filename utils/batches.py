@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from adversarial.games import Batch
 from utils.config import Config
-from utils.datasets import Resident, Streamed
+from utils.datasets import Resident, Streamed, to_images
 from utils.errors import UserError
 from utils.processes import memory_format
 from utils.randomness import Draw, generator
@@ -116,7 +116,7 @@ def _prepared(x: Tensor, draw: Draw, mirror: bool, memory_format: torch.memory_f
     """Images from uint8 to [-1, 1], mirrored with probability 1/2 if asked for; points as they are."""
     if x.dtype != torch.uint8:
         return x
-    x = (x.float() / 127.5 - 1).contiguous(memory_format=memory_format)
+    x = to_images(x, x.device).contiguous(memory_format=memory_format)
     if mirror:
         x = torch.where(draw.uniform("mirror", (1, 1, 1)) < 0.5, x.flip(3), x)
     return x

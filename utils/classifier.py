@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from utils.datasets import DataSet, Resident
+from utils.datasets import DataSet, Resident, to_images
 from utils.randomness import generator, seeded
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 800, 128, 2e-3
@@ -71,11 +71,6 @@ def sha256(module: nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def to_images(x: Tensor, device: torch.device) -> Tensor:
-    """uint8 images to float32 in [-1, 1] on ``device``."""
-    return x.to(device).float() / 127.5 - 1
 
 
 def _train(network: Classifier, samples: Resident, device: torch.device) -> None:

@@ -127,6 +127,11 @@ def load(config: DataConfig, seed: int) -> DataSet:
     return DATASETS[config.name](config, seed)
 
 
+def to_images(x: Tensor, device: torch.device) -> Tensor:
+    """Bring uint8 images to float32 in [-1, 1] on ``device``."""
+    return x.to(device).float() / 127.5 - 1
+
+
 # --- Images of any size to R x R pixels
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from utils import metrics
-from utils.classifier import classifier, sha256, to_images
-from utils.datasets import DataSet, Resident
+from utils.classifier import classifier, sha256
+from utils.datasets import DataSet, Resident, to_images
 from utils.sampling import every_class, latents, sample
 
 CONFIDENCE = 0.9
