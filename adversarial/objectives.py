@@ -1,86 +1,111 @@
 """Objectives: what the two players minimise, as functions of raw scores (no sigmoid).
 
-Both losses take the scores ``[N]`` of the real and of the fake samples and return one loss per sample ``[N]``.
-A generator loss gets ``real=None`` where the generator side cannot move the real scores (images from a data set)
-and the objective does not compare them with the fakes. Where it can move them (features of a source domain), the
-real samples play for the opposite label.
+A player pays one loss per sample: a function of its score, one for real samples and one for fakes. The generator's
+loss on real samples counts where the generator side makes them, too (features of a source domain): they then play for
+the opposite label. A paired objective has one loss per pair, of the difference real - fake.
 
-To add an objective: write its two losses and one line in ``OBJECTIVES``.
+To add an objective: write its losses and one line in ``OBJECTIVES``.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+Loss = Callable[[Tensor], Tensor]
+Weight = Tensor | float
+
 
 class Objective(NamedTuple):
-    """Two losses on scores; ``pairs`` says that score i of real is compared with score i of fake."""
+    """Losses of both players by score, each as (of a real sample, of a fake); ``pairs`` says that score i of real is
+    compared with score i of fake, and that the first of each two is a function of real - fake.
 
-    critic_loss: Callable[[Tensor, Tensor], Tensor]
-    generator_loss: Callable[[Tensor | None, Tensor], Tensor]
+    A critic takes a sample for real if it scores above ``boundary``; None where one score alone says nothing.
+    ``every_class``: the generator's loss looks at the scores ``[N, K]`` of all classes, not of the own one only.
+    """
+
+    critic: tuple[Loss, Loss]
+    generator: tuple[Loss, Loss]
+    boundary: float | None = 0.0
     pairs: bool = False
+    every_class: bool = False
+
+    def critic_loss(self, real: Tensor | None, fake: Tensor | None, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+        """The critic's loss per sample ``[N]``; a side that is not played is None, the other's loss is then all."""
+        return self._loss(self.critic, real, fake, weights)
+
+    def generator_loss(
+        self, real: Tensor | None, fake: Tensor | None, weights: tuple[Weight, Weight] = (1, 1)
+    ) -> Tensor:
+        """The generator's loss per sample ``[N]``; ``real`` is None where it can neither move nor compare it."""
+        return self._loss(self.generator, real, fake, weights)
+
+    def _loss(self, losses: tuple[Loss, Loss], real: Tensor | None, fake: Tensor | None, weights) -> Tensor:
+        if self.pairs:
+            return (weights[0] + weights[1]) / 2 * losses[0](real - fake)
+        sides = zip(losses, (real, fake), weights, strict=True)
+        terms = [weight * loss(scores) for loss, scores, weight in sides if scores is not None]
+        return sum(terms[1:], terms[0])
 
 
-def cross_entropy_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """Goodfellow et al. 2014, eq. 1: -log σ(real) - log(1 - σ(fake))."""
-    return softplus(-real) + softplus(fake)
+def log_odds(logits: Tensor, label: Tensor) -> Tensor:
+    """log(p / (1 - p)) of class ``label`` ``[N]`` among the K classes of ``logits`` ``[N, K]``: a score ``[N]``.
+
+    It turns a critic of K classes into one with a score per sample: -log σ(score) is its cross-entropy -log p, and
+    -log(1 - σ(score)) is -log(1 - p). So every objective, and the single pass, serve it.
+    """
+    own = logits.gather(1, label[:, None]).squeeze(1)
+    others = logits.scatter(1, label[:, None], -torch.inf)
+    return own - others.logsumexp(1)
 
 
-def minimax_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """Goodfellow et al. 2014, eq. 1: the negative of the critic's loss."""
-    loss = -softplus(fake)
-    return loss if real is None else loss - softplus(-real)
+def log_odds_of_all(logits: Tensor, label: Tensor) -> Tensor:
+    """``log_odds`` of every class ``[N, K]``, that of ``label`` in column 0, the others behind it in turn."""
+    K = logits.shape[1]
+    turn = (label[:, None] + torch.arange(K, device=label.device)) % K
+    return torch.stack([log_odds(logits, column) for column in turn.T], dim=1)
 
 
-def non_saturating_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """Goodfellow et al. 2014, section 3: -log σ(fake); the critic's loss with the labels flipped."""
-    loss = softplus(-fake)
-    return loss if real is None else loss + softplus(real)
+def own_class(score: Tensor) -> Tensor:
+    """The score ``[N]`` of the own class, where there are scores of all ``[N, K]``."""
+    return score if score.ndim == 1 else score[:, 0]
 
 
-def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """Lim and Ye 2017; Miyato et al. 2018, eq. 16."""
-    return relu(1 - real) + relu(1 + fake)
+def confusion(score: Tensor) -> Tensor:
+    """Cross-entropy to the uniform distribution (Tzeng et al. 2015, eq. 3).
+
+    Over two classes -(log p + log(1 - p)) / 2 from one score ``[N]``; over K from ``log_odds_of_all`` ``[N, K]``.
+    """
+    return (softplus(-score) + softplus(score)) / 2 if score.ndim == 1 else softplus(-score).mean(1)
 
 
-def least_squares_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """Mao et al. 2017, eq. 9, with labels 1 (real) and 0 (fake)."""
-    return ((real - 1).square() + fake.square()) / 2
+# The critic's losses on (real, fake).
+CROSS_ENTROPY = (lambda s: softplus(-s), softplus)  # -log σ(s), -log(1 - σ(s)): Goodfellow et al. 2014, eq. 1
+HINGE = (lambda s: relu(1 - s), lambda s: relu(1 + s))  # Lim and Ye 2017; Miyato et al. 2018, eq. 16
+LEAST_SQUARES = (lambda s: (s - 1).square() / 2, lambda s: s.square() / 2)  # Mao et al. 2017, eq. 9, labels 1 and 0
+# Arjovsky et al. 2017, eq. 2. Needs a Lipschitz critic: penalty.gp or spectral normalisation.
+LINEAR = (lambda s: -s, lambda s: s)
 
 
-def least_squares_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """Mao et al. 2017, eq. 9: fakes are pulled to label 1."""
-    loss = (fake - 1).square() / 2
-    return loss if real is None else loss + real.square() / 2
-
-
-def wasserstein_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """Arjovsky et al. 2017, eq. 2. Needs a Lipschitz critic: a gradient penalty or spectral normalisation."""
-    return fake - real
-
-
-def linear_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """The generator of the Wasserstein and hinge games: raise the fakes' scores."""
-    return -fake if real is None else real - fake
-
-
-def relativistic_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """Jolicoeur-Martineau 2018, section 4.1 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2, with f(t) = -log(1 + e^-t)."""
-    return softplus(fake - real)
-
-
-def relativistic_generator(real: Tensor | None, fake: Tensor) -> Tensor:
-    """The critic's loss with the roles exchanged."""
-    return softplus(real - fake)
+def flipped(losses: tuple[Loss, Loss]) -> tuple[Loss, Loss]:
+    """The generator's losses where it minimises the critic's with the labels exchanged."""
+    return losses[1], losses[0]
 
 
 OBJECTIVES = {
-    "minimax": Objective(cross_entropy_critic, minimax_generator),
-    "non_saturating": Objective(cross_entropy_critic, non_saturating_generator),
-    "hinge": Objective(hinge_critic, linear_generator),
-    "least_squares": Objective(least_squares_critic, least_squares_generator),
-    "wasserstein": Objective(wasserstein_critic, linear_generator),
-    "relativistic": Objective(relativistic_critic, relativistic_generator, pairs=True),
+    # The generator minimises the negative of the critic's loss: Goodfellow et al. 2014, eq. 1; plain gradient reversal,
+    # Ganin et al. 2016, eq. 9.
+    "minimax": Objective(CROSS_ENTROPY, (lambda s: -softplus(-s), lambda s: -softplus(s))),
+    # Labels flipped: Goodfellow et al. 2014, section 3; for domains ADDA, Tzeng et al. 2017, eq. 9.
+    "non_saturating": Objective(CROSS_ENTROPY, flipped(CROSS_ENTROPY)),
+    # The generator wants the critic undecided, not wrong: Tzeng et al. 2015.
+    "confusion": Objective((lambda s: softplus(-own_class(s)), softplus), (confusion, confusion), every_class=True),
+    "hinge": Objective(HINGE, flipped(LINEAR)),
+    "least_squares": Objective(LEAST_SQUARES, flipped(LEAST_SQUARES), boundary=0.5),
+    # For domains WDGRL, Shen et al. 2018, eq. 3.
+    "wasserstein": Objective(LINEAR, flipped(LINEAR), boundary=None),
+    # Jolicoeur-Martineau 2018, section 4.1 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2, with f(t) = -log(1 + e^-t).
+    "relativistic": Objective(CROSS_ENTROPY, flipped(CROSS_ENTROPY), boundary=None, pairs=True),
 }

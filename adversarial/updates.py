@@ -23,14 +23,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adversarial.games import Batch, Draw, Game, Play
-from adversarial.objectives import Objective
-from adversarial.penalties import NO_PENALTY, Gamma, input_gradients, zero_centred
+from adversarial.games import Batch, Draw, Game, Play, Samples
+from adversarial.objectives import Objective, own_class
+from adversarial.penalties import NO_PENALTY, Gamma, between, input_gradients, one_centred, zero_centred
 
 CRITIC, GENERATOR = "critic", "generator"
 Rounds = Sequence[tuple[Batch, Draw]]
@@ -64,17 +65,14 @@ def alternating(
         keep_graph = reuse_fakes and i == len(rounds) - 1
         with nullcontext() if keep_graph else torch.no_grad():
             play = game.play(batch, draw)
-        yield _critic_turn(game, objective, play, weights.gamma)
+        yield _critic_turn(game, objective, play, draw, weights.gamma)
 
     if not reuse_fakes:
         batch, draw = rounds[-1]
         play = game.play(batch, draw.fork("generator"))
     with _frozen(game.critic):
-        if _judges_real(objective, play):
-            real, fake = game.judge(play)
-        else:
-            real, fake = None, game.judge_fake(play)
-        loss = weights.coefficient * objective.generator_loss(real, fake).mean()
+        real, fake = game.judge(play) if _judges_real(objective, play) else ((), game.judge_fake(play))
+        loss = weights.coefficient * _adversarial(objective.generator_loss, play, real, fake)
         _backward([loss, play.task_loss], [None, None])
     yield Turn((GENERATOR,), {"generator_loss": loss.detach()})
 
@@ -86,9 +84,7 @@ def simultaneous(game: Game, objective: Objective, rounds: Rounds, weights: Weig
     """
     yield from _critic_rounds(game, objective, rounds, weights.gamma)
     shared = _shared_forward(game, objective, *rounds[-1], weights)
-    cotangents = torch.autograd.grad(
-        shared.scores, [shared.cut[side] for side in shared.moved], shared.g, retain_graph=True
-    )
+    cotangents = torch.autograd.grad(shared.scores, [shared.cut[i] for i in shared.moved], shared.g, retain_graph=True)
     _backward([*shared.scores, shared.penalty], [*shared.c, None], _trainable(game.critic))
     yield _generator_backward(shared, cotangents)
 
@@ -102,21 +98,24 @@ def single_pass(game: Game, objective: Objective, rounds: Rounds, weights: Weigh
     computed ∂s_i/∂x_i already, and g_i times that is the generator's gradient.
 
     The reversal is placed by cutting the graph at the samples: backward to the cut, multiply, continue into the
-    generator. Wrong for a critic that couples samples: ``games.couples_samples`` finds one.
+    generator. Wrong for a critic that couples samples: ``games.couples_samples`` finds one. Raises ValueError where a
+    sample has several scores from one critic: their gradients cannot be told apart any more at the sample.
     """
     yield from _critic_rounds(game, objective, rounds, weights.gamma)
     shared = _shared_forward(game, objective, *rounds[-1], weights)
-    reversed_sides = [side for side in shared.moved if side not in shared.input_gradients]
-    seeds = _floored(shared.c, reversed_sides)
-    leaves = [shared.cut[side] for side in reversed_sides]
+    if any(score.ndim > 1 for score in shared.scores):
+        raise ValueError("A single pass needs one score per sample; use the simultaneous or the alternating rule.")
+    reversed_entries = [i for i in shared.moved if i not in shared.input_gradients]
+    seeds = _floored(shared.c, reversed_entries)
+    leaves = [shared.cut[i] for i in reversed_entries]
     _backward([*shared.scores, shared.penalty], [*seeds, None], [*_trainable(game.critic), *leaves])
 
     cotangents = []
-    for side in shared.moved:
-        if side in reversed_sides:
-            arrived, coefficient = shared.cut[side].grad, shared.g[side] / seeds[side]
+    for i in shared.moved:
+        if i in reversed_entries:
+            arrived, coefficient = shared.cut[i].grad, shared.g[i] / seeds[i]
         else:
-            arrived, coefficient = shared.input_gradients[side].detach(), shared.g[side]
+            arrived, coefficient = shared.input_gradients[i].detach(), shared.g[i]
         cotangents.append(arrived * _per_sample(coefficient, arrived))
     yield _generator_backward(shared, cotangents)
 
@@ -136,74 +135,88 @@ def _critic_rounds(game: Game, objective: Objective, rounds: Rounds, gamma: Gamm
     for batch, draw in rounds[:-1]:
         with torch.no_grad():
             play = game.play(batch, draw)
-        yield _critic_turn(game, objective, play, gamma)
+        yield _critic_turn(game, objective, play, draw, gamma)
 
 
-def _critic_turn(game: Game, objective: Objective, play: Play, gamma: Gamma) -> Turn:
-    inputs = replace(play, real=_leaf(play.real, gamma.r1 > 0), fake=_leaf(play.fake, gamma.r2 > 0))
+def _critic_turn(game: Game, objective: Objective, play: Play, draw: Draw, gamma: Gamma) -> Turn:
+    penalised = zip(_entries(play), _zero_centred(play, gamma), strict=True)
+    inputs = _with_samples(play, [_leaf(x, weight > 0) for x, weight in penalised])
     real, fake = game.judge(inputs)
-    loss = objective.critic_loss(real, fake).mean()
-    penalty, _ = _penalties(inputs, [real, fake], gamma)
+    loss = _adversarial(objective.critic_loss, play, real, fake)
+    penalty, _ = _penalties(game, inputs, [*real, *fake], draw, gamma)
     _backward([loss, penalty], [None, None], _trainable(game.critic))
-    return Turn((CRITIC,), _report(play, [real, fake], critic_loss=loss, penalty=penalty))
+    return Turn((CRITIC,), _report(objective, play, real, fake, critic_loss=loss, penalty=penalty))
 
 
-def _penalties(inputs: Play, scores: list[Tensor], gamma: Gamma) -> tuple[Tensor | None, dict[int, Tensor]]:
-    """The weighted penalties and, per penalised side (0 real, 1 fake), the input gradients ∂s_i/∂x_i."""
-    sides = [side for side, weight in enumerate(gamma) if weight > 0]
-    if not sides:
-        return None, {}
-    samples = (inputs.real, inputs.fake)
-    gradients = input_gradients([scores[side] for side in sides], [samples[side] for side in sides])
-    terms = [gamma[side] * zero_centred(gradient).mean() for side, gradient in zip(sides, gradients, strict=True)]
-    return sum(terms[1:], terms[0]), dict(zip(sides, gradients, strict=True))
+def _penalties(
+    game: Game, inputs: Play, scores: list[Tensor], draw: Draw, gamma: Gamma
+) -> tuple[Tensor | None, dict[int, Tensor]]:
+    """The weighted penalties and, per entry with R1 or R2, the input gradients ∂s_i/∂x_i."""
+    weights = _zero_centred(inputs, gamma)
+    penalised = [i for i, weight in enumerate(weights) if weight > 0]
+    samples, terms, gradients = _entries(inputs), [], []
+    if penalised:
+        gradients = input_gradients([scores[i] for i in penalised], [samples[i] for i in penalised])
+        terms = [weights[i] * zero_centred(x).mean() for i, x in zip(penalised, gradients, strict=True)]
+    if gamma.gp > 0:
+        share = draw.uniform("gradient penalty")
+        points = tuple(between(real, fake, share) for real, fake in zip(inputs.real, inputs.fake, strict=True))
+        slopes = input_gradients(list(game.judge_fake(replace(inputs, fake=points))), list(points))
+        terms += [gamma.gp * one_centred(slope).mean() for slope in slopes]
+    return sum(terms[1:], terms[0]) if terms else None, dict(zip(penalised, gradients, strict=True))
 
 
 # --- both players' turn from one forward -----------------------------------------------------------------------------
 
 
 class _Shared(NamedTuple):
-    """One forward, cut where the generator side hands its samples to the critic. Lists are [real, fake]."""
+    """One forward, cut where the generator side hands its samples to the critics. Lists have an entry for what each
+    critic is given as real, then for what each is given as fake.
+    """
 
     play: Play
-    cut: list[Tensor]  # the critic's inputs: leaves at which its backward ends
+    cut: list[Tensor]  # the critics' inputs: leaves at which their backward ends
     scores: list[Tensor]
     c: list[Tensor]  # c_i = ∂L_D/∂s_i
     g: list[Tensor]  # g_i = λ ∂L_G/∂s_i
-    moved: list[int]  # the sides that the generator side made: 0 real, 1 fake
+    moved: list[int]  # the entries that the generator side made
     penalty: Tensor | None
-    input_gradients: dict[int, Tensor]  # ∂s_i/∂x_i of the penalised sides
+    input_gradients: dict[int, Tensor]  # ∂s_i/∂x_i of the entries with R1 or R2
     report: dict[str, Tensor]
 
 
 def _shared_forward(game: Game, objective: Objective, batch: Batch, draw: Draw, weights: Weights) -> _Shared:
     play = game.play(batch, draw)
-    made = [play.real, play.fake]
-    moved = [side for side in (0, 1) if made[side].requires_grad]
-    cut = [_leaf(x, side in moved or weights.gamma[side] > 0) for side, x in enumerate(made)]
-    inputs = replace(play, real=cut[0], fake=cut[1])
-    scores = list(game.judge(inputs))
-    penalty, input_gradients = _penalties(inputs, scores, weights.gamma)
+    made, gamma = _entries(play), _zero_centred(play, weights.gamma)
+    moved = [i for i, x in enumerate(made) if x.requires_grad]
+    cut = [_leaf(x, i in moved or gamma[i] > 0) for i, x in enumerate(made)]
+    inputs = _with_samples(play, cut)
+    real, fake = game.judge(inputs)
+    penalty, input_gradients = _penalties(game, inputs, [*real, *fake], draw, weights.gamma)
 
-    def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
-        return weights.coefficient * objective.generator_loss(real if _judges_real(objective, play) else None, fake)
+    def critic_loss(real: Samples, fake: Samples) -> Tensor:
+        return _adversarial(objective.critic_loss, play, real, fake)
 
-    critic_loss, c = _score_gradients(objective.critic_loss, *scores)
-    loss, g = _score_gradients(generator_loss, *scores)
-    report = _report(play, scores, critic_loss=critic_loss, generator_loss=loss, penalty=penalty)
-    return _Shared(play, cut, scores, c, g, moved, penalty, input_gradients, report)
+    def generator_loss(real: Samples, fake: Samples) -> Tensor:
+        judged = real if _judges_real(objective, play) else ()
+        return weights.coefficient * _adversarial(objective.generator_loss, play, judged, fake)
+
+    loss_of_critic, c = _score_gradients(critic_loss, real, fake)
+    loss, g = _score_gradients(generator_loss, real, fake)
+    report = _report(objective, play, real, fake, critic_loss=loss_of_critic, generator_loss=loss, penalty=penalty)
+    return _Shared(play, cut, [*real, *fake], c, g, moved, penalty, input_gradients, report)
 
 
 def _generator_backward(shared: _Shared, cotangents: Sequence[Tensor]) -> Turn:
     """Continue from the cut into the generator side, together with its own loss."""
-    made = (shared.play.real, shared.play.fake)
-    roots = [*(made[side] for side in shared.moved), shared.play.task_loss]
+    made = _entries(shared.play)
+    roots = [*(made[i] for i in shared.moved), shared.play.task_loss]
     _backward(roots, [*cotangents, None])
     return Turn((CRITIC, GENERATOR), shared.report)
 
 
-def _floored(c: list[Tensor], sides: list[int]) -> list[Tensor]:
-    """``c`` with a power of two in place of every |c_i| below it on the given sides, so that g_i / c_i exists.
+def _floored(c: list[Tensor], entries: list[int]) -> list[Tensor]:
+    """``c`` with a power of two in place of every |c_i| below it in the given entries, so that g_i / c_i exists.
 
     c_i vanishes for an inactive hinge or a saturated sigmoid, where the generator's g_i need not. The floor is
     2^-17 of what the format resolves beside the batch's largest |c|: 2^-40 of it in float32, 2^-69 in float64. So a
@@ -215,24 +228,46 @@ def _floored(c: list[Tensor], sides: list[int]) -> list[Tensor]:
     largest = torch.cat([x.flatten().abs() for x in c]).max().clamp(min=2.0**-bits)
     _, exponent = torch.frexp(largest)  # 2^(exponent - 1) <= largest
     floor = torch.ldexp(torch.ones_like(largest), exponent - 1 - bits)
-    return [torch.where(x.abs() < floor, torch.copysign(floor, x), x) if i in sides else x for i, x in enumerate(c)]
+    return [torch.where(x.abs() < floor, torch.copysign(floor, x), x) if i in entries else x for i, x in enumerate(c)]
 
 
 def _score_gradients(
-    loss: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor
+    loss: Callable[[Samples, Samples], Tensor], real: Samples, fake: Samples
 ) -> tuple[Tensor, list[Tensor]]:
-    """The batch mean of ``loss`` and its derivative by every score: autograd on 2N numbers, no formula per loss."""
-    leaves = [real.detach().requires_grad_(), fake.detach().requires_grad_()]
-    value = loss(*leaves).mean()
+    """``loss`` and its derivative by every score: autograd on a few numbers per sample, no formula per loss."""
+    leaves = [score.detach().requires_grad_() for score in (*real, *fake)]
+    value = loss(tuple(leaves[: len(real)]), tuple(leaves[len(real) :]))
     return value, list(torch.autograd.grad(value, leaves, materialize_grads=True))
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------
 
 
+def _adversarial(loss: Callable[..., Tensor], play: Play, real: Samples, fake: Samples) -> Tensor:
+    """The mean over samples, summed over critics, of a player's loss on scores; a side that is not played is ()."""
+    critics = list(zip_longest(real, fake))
+    weights = play.weights or ((1, 1),) * len(critics)
+    terms = [loss(r, f, weight).mean() for (r, f), weight in zip(critics, weights, strict=True)]
+    return sum(terms[1:], terms[0])
+
+
+def _entries(play: Play) -> list[Tensor]:
+    return [*play.real, *play.fake]
+
+
+def _with_samples(play: Play, entries: list[Tensor]) -> Play:
+    n = len(play.real)
+    return replace(play, real=tuple(entries[:n]), fake=tuple(entries[n:]))
+
+
+def _zero_centred(play: Play, gamma: Gamma) -> list[float]:
+    """γ of the zero-centred penalty on each entry."""
+    return [gamma.r1] * len(play.real) + [gamma.r2] * len(play.fake)
+
+
 def _judges_real(objective: Objective, play: Play) -> bool:
     """Whether the generator's loss depends on the real scores."""
-    return objective.pairs or play.real.requires_grad
+    return objective.pairs or any(x.requires_grad for x in play.real)
 
 
 def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
@@ -253,8 +288,16 @@ def _backward(roots: list[Tensor | None], seeds: list[Tensor | None], leaves: li
     torch.autograd.backward([root for root, _ in pairs], [seed for _, seed in pairs], inputs=leaves)
 
 
-def _report(play: Play, scores: list[Tensor], **losses: Tensor | None) -> dict[str, Tensor]:
-    values = {**losses, "task_loss": play.task_loss, "real_score": scores[0], "fake_score": scores[1]}
+def _report(
+    objective: Objective, play: Play, real: Samples, fake: Samples, **losses: Tensor | None
+) -> dict[str, Tensor]:
+    """What to log of a turn: losses, the game's own figures, and what the last critic made of either side."""
+    values = {**losses, "task_loss": play.task_loss, **play.report}
+    for name, scores, sign in (("real", real, 1), ("fake", fake, -1)):
+        if scores:
+            score = values[f"{name}_score"] = own_class(scores[-1])
+            if objective.boundary is not None:
+                values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
     return {name: value.detach() for name, value in values.items() if value is not None}
 
 

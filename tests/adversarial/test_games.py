@@ -31,10 +31,10 @@ from tests.adversarial.toy_games import (
 def test_play_is_a_function_of_batch_and_draw(conditional):
     game, batch = image_game(conditional=conditional), image_batch()
     play, again = game.play(batch, SeededDraw(4)), game.play(batch, SeededDraw(4))
-    assert play.real is batch.x
-    assert torch.equal(play.fake, again.fake)
-    assert not torch.equal(play.fake, game.play(batch, SeededDraw(4).fork("other")).fake)
-    assert play.fake.shape == (4, *SHAPE)
+    assert play.real == (batch.x,)
+    assert torch.equal(play.fake[0], again.fake[0])
+    assert not torch.equal(play.fake[0], game.play(batch, SeededDraw(4).fork("other")).fake[0])
+    assert play.fake[0].shape == (4, *SHAPE)
     assert play.task_loss is None
     # A fake has the label of the real sample at its place; a game without a condition keeps the data's labels out.
     assert (play.condition is batch.label) == conditional
@@ -49,7 +49,7 @@ def test_together_or_apart_gives_the_same_scores(norm, conditional):
     play = together.play(image_batch(), SeededDraw(4))
     with torch.no_grad():
         scores, expected = together.judge(play), apart.judge(play)
-    for a, b in zip((*scores, together.judge_fake(play)), (*expected, expected[1]), strict=True):
+    for (a,), (b,) in zip((*scores, together.judge_fake(play)), (*expected, expected[1]), strict=True):
         assert a.shape == (4,)
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -59,10 +59,10 @@ def test_batch_norm_sees_real_and_fake_apart():
     game = image_game("batch", together=False)
     play = game.play(image_batch(), SeededDraw(4))
     with torch.no_grad():
-        real, fake = game.judge(play)
-        assert torch.equal(real, game.critic(play.real))
-        assert torch.equal(fake, game.critic(play.fake))
-        mixed = game.critic(torch.cat([play.real, play.fake]))
+        (real,), (fake,) = game.judge(play)
+        assert torch.equal(real, game.critic(*play.real))
+        assert torch.equal(fake, game.critic(*play.fake))
+        mixed = game.critic(torch.cat([*play.real, *play.fake]))
     assert not torch.allclose(torch.cat([real, fake]), mixed, rtol=1e-2)
 
 
@@ -71,9 +71,9 @@ def test_the_condition_reaches_both_players():
     batch = image_batch()
     other = batch._replace(label=(batch.label + 1) % CLASSES)
     play = game.play(batch, SeededDraw(4))
-    assert not torch.allclose(play.fake, game.play(other, SeededDraw(4)).fake)
+    assert not torch.allclose(play.fake[0], game.play(other, SeededDraw(4)).fake[0])
     relabelled = Play(play.real, play.fake, other.label)
-    for a, b in zip(game.judge(play), game.judge(relabelled), strict=True):
+    for (a,), (b,) in zip(game.judge(play), game.judge(relabelled), strict=True):
         assert not torch.allclose(a, b)
 
 
@@ -161,20 +161,13 @@ def test_independent_critics_pass_the_probe(critic, n, dtype):
     network = build()
     if name == "instance":
         network = nn.Sequential(*network, nn.Linear(8, 1), nn.Flatten(0))
-        network = _ignoring_labels(network)
-    assert not couples_samples(network.to(dtype), image_batch(n, dtype=dtype), conditional=False)
-
-
-def _ignoring_labels(network: nn.Module) -> nn.Module:
-    forward = network.forward
-    network.forward = lambda x, label=None: forward(x)
-    return network
+    assert not couples_samples(network.to(dtype), image_batch(n, dtype=dtype).x)
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "spectral"])
 def test_independent_conditional_critics_pass_the_probe(norm):
     torch.manual_seed(0)
-    assert not couples_samples(dcgan_critic(norm, CLASSES), image_batch(dtype=torch.float32), conditional=True)
+    assert not couples_samples(dcgan_critic(norm, CLASSES), *image_batch(dtype=torch.float32)[:2])
 
 
 COUPLING = {
@@ -194,17 +187,17 @@ COUPLING = {
 def test_coupling_critics_are_found(critic):
     """Whatever the samples are grouped by, and also where a layer at zero hides the coupling until training begins."""
     torch.manual_seed(0)
-    assert couples_samples(COUPLING[critic](), image_batch(8, dtype=torch.float32), conditional=False)
+    assert couples_samples(COUPLING[critic](), image_batch(8, dtype=torch.float32).x)
 
 
 def test_coupling_conditional_critic_is_found():
     torch.manual_seed(0)
-    assert couples_samples(dcgan_critic("batch", CLASSES), image_batch(dtype=torch.float32), conditional=True)
+    assert couples_samples(dcgan_critic("batch", CLASSES), *image_batch(dtype=torch.float32)[:2])
 
 
 def test_coupling_is_found_in_a_critic_that_is_in_evaluation_mode():
     """The question is how it will judge in training."""
-    assert couples_samples(dcgan_critic("batch").eval(), image_batch(dtype=torch.float32), conditional=False)
+    assert couples_samples(dcgan_critic("batch").eval(), image_batch(dtype=torch.float32).x)
 
 
 @pytest.mark.parametrize("norm", ["batch", "spectral"])
@@ -220,7 +213,7 @@ def test_probe_leaves_everything_as_it_was(norm, training):
     flags = {name: p.requires_grad for name, p in critic.named_parameters()}
     random = torch.get_rng_state()
 
-    couples_samples(critic, batch, conditional=False)
+    couples_samples(critic, batch.x)
 
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[name]) for name, value in critic.state_dict().items())
@@ -235,13 +228,13 @@ def test_probe_says_the_same_whatever_the_random_state():
     batch = image_batch(dtype=torch.float32)
     for seed in range(3):
         torch.manual_seed(seed)
-        assert not couples_samples(dcgan_critic("none"), batch, conditional=False)
-        assert couples_samples(dcgan_critic("batch"), batch, conditional=False)
+        assert not couples_samples(dcgan_critic("none"), batch.x)
+        assert couples_samples(dcgan_critic("batch"), batch.x)
 
 
 def test_probe_works_where_gradients_are_switched_off():
     with torch.no_grad():
-        assert couples_samples(dcgan_critic("batch"), image_batch(dtype=torch.float32), conditional=False)
+        assert couples_samples(dcgan_critic("batch"), image_batch(dtype=torch.float32).x)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +249,12 @@ def test_probe_works_where_gradients_are_switched_off():
 def test_probe_refuses_anything_but_one_score_per_sample(shape, critic):
     """A column [N, 1] would broadcast against [N] into N² losses, and nobody would notice."""
     with pytest.raises(ValueError, match=shape + r" for 4 samples, not \(4,\)"):
-        couples_samples(_ignoring_labels(critic), image_batch(dtype=torch.float32), conditional=False)
+        couples_samples(critic, image_batch(dtype=torch.float32).x)
 
 
 def test_probe_needs_two_samples():
     with pytest.raises(ValueError, match="at least 2 samples"):
-        couples_samples(dcgan_critic("none"), Batch(torch.zeros(1, *SHAPE)), conditional=False)
+        couples_samples(dcgan_critic("none"), torch.zeros(1, *SHAPE))
 
 
 @pytest.mark.parametrize("objective", ["non_saturating", "least_squares", "relativistic"])
@@ -285,4 +278,4 @@ def test_game_takes_any_generator_and_critic():
     game = GenerationGame(nn.Bilinear(LATENT, 1, 2), nn.Bilinear(2, 1, 1), LATENT, conditional=True, together=True)
     batch = Batch(torch.randn(4, 2), torch.ones(4, 1))
     play = game.play(batch, SeededDraw(4, dtype=torch.float32))
-    assert [scores.shape for scores in game.judge(play)] == [(4, 1), (4, 1)]
+    assert [scores.shape for (scores,) in game.judge(play)] == [(4, 1), (4, 1)]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import OBJECTIVES, confusion, log_odds, log_odds_of_all
 
 
 def log_sigmoid(t):
@@ -31,6 +31,11 @@ FORMULAS = {
         lambda r, f: ((r - 1) ** 2 + f**2) / 2,
         lambda f: (f - 1) ** 2 / 2,
         lambda r, f: ((f - 1) ** 2 + r**2) / 2,
+    ),
+    "confusion": (
+        lambda r, f: -log_sigmoid(r) - log_sigmoid(-f),
+        lambda f: -(log_sigmoid(f) + log_sigmoid(-f)) / 2,
+        lambda r, f: -(log_sigmoid(f) + log_sigmoid(-f) + log_sigmoid(r) + log_sigmoid(-r)) / 2,
     ),
     "wasserstein": (lambda r, f: f - r, lambda f: -f, lambda r, f: r - f),
     "relativistic": (lambda r, f: -log_sigmoid(r - f), None, lambda r, f: -log_sigmoid(f - r)),
@@ -59,9 +64,9 @@ def test_losses_are_the_formulas_per_sample(name, pairs):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_players_pull_in_opposite_directions(name):
-    """Near the middle of the game the critic lowers a fake's score and the generator raises it, and so for reals."""
+    """Where the critic is right the critic lowers a fake's score and the generator raises it, and so for reals."""
     objective = OBJECTIVES[name]
-    scores = [torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    scores = [torch.full((3,), s, dtype=torch.float64, requires_grad=True) for s in (0.7, -0.2)]
     critic = torch.autograd.grad(objective.critic_loss(*scores).sum(), scores)
     generator = torch.autograd.grad(objective.generator_loss(*scores).sum(), scores)
     for c, g, sign in zip(critic, generator, (-1, 1), strict=True):
@@ -78,3 +83,41 @@ def test_far_scores_stay_finite(name, real, fake):
         value = loss(*scores).sum()
         gradients = torch.autograd.grad(value, scores)
         assert all(torch.isfinite(t).all() for t in (value, *gradients))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_weights_multiply_each_sample_of_their_side(name):
+    objective = OBJECTIVES[name]
+    draw = torch.Generator().manual_seed(0)
+    real, fake, a, b = torch.rand(4, 6, generator=draw, dtype=torch.float64)
+    for loss in (objective.critic_loss, objective.generator_loss):
+        if objective.pairs:  # a pair weighs as the mean of its two
+            torch.testing.assert_close(loss(real, fake, (a, b)), (a + b) / 2 * loss(real, fake))
+        else:
+            torch.testing.assert_close(loss(real, fake, (a, b)), a * loss(real, None) + b * loss(None, fake))
+
+
+def test_log_odds_turn_k_classes_into_one_score():
+    """-log σ(score) is the cross-entropy, -log(1 - σ(score)) that of not being the class."""
+    logits = 5 * torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(50) % 4
+    score, p = log_odds(logits, label), logits.softmax(1)[range(50), label]
+    critic = OBJECTIVES["minimax"].critic_loss
+    torch.testing.assert_close(critic(score, None), torch.nn.functional.cross_entropy(logits, label, reduction="none"))
+    torch.testing.assert_close(critic(None, score), -torch.log1p(-p))
+
+
+def test_confusion_over_k_classes_is_cross_entropy_to_the_uniform_distribution():
+    logits = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(50) % 4
+    scores = log_odds_of_all(logits, label)
+    torch.testing.assert_close(scores[:, 0], log_odds(logits, label))
+    torch.testing.assert_close(confusion(scores), -logits.log_softmax(1).mean(1))
+    own = OBJECTIVES["confusion"].critic_loss(scores, None)
+    torch.testing.assert_close(own, torch.nn.functional.cross_entropy(logits, label, reduction="none"))
+
+
+def test_confusion_over_two_classes_needs_one_score_only():
+    logits = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(50) % 2
+    torch.testing.assert_close(confusion(log_odds(logits, label)), confusion(log_odds_of_all(logits, label)))

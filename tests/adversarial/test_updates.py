@@ -9,24 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adversarial.games import GenerationGame, Play
+from adversarial.games import VIEWS, GenerationGame, Play
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import CRITIC, GENERATOR, Weights, alternating, simultaneous, single_pass
 from models import mlp
 from tests.adversarial.toy_games import (
     BOTH,
+    GP,
     LATENT,
     NO_GAMMA,
     PLANS,
     R1,
     R2,
-    DomainGame,
     SeededDraw,
     assert_same,
+    domain_game,
     flat,
     gradients_of,
     image_batch,
     image_game,
+    invariance_game,
     play_turns,
     relative_error,
     separate_passes,
@@ -46,7 +48,7 @@ CRITICS = {
     "spectral-apart": ("spectral", False),
     "batch": ("batch", False),
 }
-GAMMAS = {"r1": R1, "r2": R2, "r1+r2": BOTH}
+GAMMAS = {"r1": R1, "r2": R2, "r1+r2": BOTH, "gp": GP}
 
 every_plan = pytest.mark.parametrize("plan", PLANS)
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
@@ -93,13 +95,49 @@ def test_same_gradients_where_the_generator_side_makes_both_samples(objective, p
     """Domain adaptation: the source's features are pushed to the other label, and the label head trains beside."""
     torch.manual_seed(0)
     weights = Weights({"none": NO_GAMMA, **GAMMAS}[gamma], coefficient=0.6)
-    check(plan, DomainGame(), objective, vector_batch(5, 3), SeededDraw(5), weights)
+    check(plan, domain_game(), objective, vector_batch(5, 3), SeededDraw(5), weights)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@every_plan
+@every_objective
+def test_same_gradients_whatever_the_domain_critics_see(objective, plan, view):
+    """One critic or several, on one layer or several, weighted samples, a second head's log-odds."""
+    torch.manual_seed(0)
+    check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(BOTH, coefficient=0.6))
+    check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(GP, coefficient=0.6))
+
+
+ONE_SIDED = [name for name, objective in OBJECTIVES.items() if not objective.pairs]
+
+
+@pytest.mark.parametrize("view", ["features", "layers", "classes"])
+@pytest.mark.parametrize("gamma", {"none": NO_GAMMA, "r1": R1})
+@every_plan
+@pytest.mark.parametrize("objective", ONE_SIDED)
+def test_same_gradients_against_a_critic_of_attributes(objective, plan, gamma, view):
+    """All samples are real, a score is the log-odds of one of four attributes."""
+    torch.manual_seed(0)
+    weights = Weights({"none": NO_GAMMA, "r1": R1}[gamma], coefficient=0.6)
+    check(plan, invariance_game(view), objective, vector_batch(5, 3), SeededDraw(5), weights)
+
+
+@pytest.mark.parametrize("plan", [plan for plan in PLANS if plan != "single_pass"])
+def test_same_gradients_of_confusion_over_all_attributes(plan):
+    torch.manual_seed(0)
+    check(plan, invariance_game(every_class=True), "confusion", vector_batch(5, 3), SeededDraw(5))
+
+
+def test_single_pass_refuses_several_scores_a_sample():
+    game = invariance_game(every_class=True)
+    with pytest.raises(ValueError, match="one score per sample; use the simultaneous or the alternating rule"):
+        next(single_pass(game, OBJECTIVES["confusion"], [(vector_batch(5, 3), SeededDraw(5))]))
 
 
 @every_plan
 def test_coefficient_scales_the_adversarial_gradient_of_the_generator_alone(plan):
     torch.manual_seed(0)
-    game, batch, draw = DomainGame(), vector_batch(5, 3), SeededDraw(5)
+    game, batch, draw = domain_game(), vector_batch(5, 3), SeededDraw(5)
 
     def gradients(coefficient):
         return play_turns(PLANS[plan](game, objective, [(batch, draw)], Weights(BOTH, coefficient)), game)
@@ -215,7 +253,7 @@ def floor_allowance(game, objective, batch, draw, bits: int) -> float:
     where that is taken as 2^-bits if it is smaller. ``game`` and its companions are in float64.
     """
     play = game.play(batch, draw)
-    scores = [s.detach().requires_grad_() for s in game.judge(play)]
+    scores = [s.detach().requires_grad_() for (s,) in game.judge(play)]
     c = torch.autograd.grad(objective.critic_loss(*scores).mean(), scores, materialize_grads=True)
     largest = max(x.abs().max().item() for x in c)
     floor = 2.0**-bits * max(largest, 2.0**-bits)
@@ -223,7 +261,7 @@ def floor_allowance(game, objective, batch, draw, bits: int) -> float:
     for i, c_i in enumerate(c[1]):
         if c_i.abs() < floor:
             condition = None if play.condition is None else play.condition[i : i + 1]
-            (score,) = game.judge_fake(Play(play.real, play.fake[i : i + 1].detach(), condition))
+            ((score,),) = game.judge_fake(Play(play.real, (play.fake[0][i : i + 1].detach(),), condition))
             slopes = torch.autograd.grad(score, list(game.critic.parameters()), materialize_grads=True)
             allowance += floor * flat(slopes).norm().item()
     return allowance
@@ -466,20 +504,25 @@ def test_shared_forwards_make_a_graph_in_the_last_round_alone(rule):
 def test_reports_are_detached_and_complete(plan, gamma):
     """What is logged must not keep a graph alive; losses are the ones that were minimised."""
     torch.manual_seed(0)
-    game, batch, draw = DomainGame(), vector_batch(5, 3), SeededDraw(5)
+    game, batch, draw = domain_game(), vector_batch(5, 3), SeededDraw(5)
     objective = OBJECTIVES["least_squares"]
     weights = Weights({"none": NO_GAMMA, **GAMMAS}[gamma], coefficient=0.5)
     report = {}
     for turn in PLANS[plan](game, objective, [(batch, draw)], weights):
         report |= turn.report
     with torch.no_grad():
-        real, fake = game.judge(game.play(batch, draw))
+        (real,), (fake,) = game.judge(game.play(batch, draw))
         mine = game.play(batch, draw.fork("generator") if plan == "alternating-fresh" else draw)
-        generator_loss = 0.5 * objective.generator_loss(*game.judge(mine)).mean()
+        generator_loss = 0.5 * objective.generator_loss(*(score for (score,) in game.judge(mine))).mean()
     assert not any(value.requires_grad for value in report.values())
     assert torch.equal(report["real_score"], real)
     assert torch.equal(report["fake_score"], fake)
     torch.testing.assert_close(report["critic_loss"], objective.critic_loss(real, fake).mean())
     torch.testing.assert_close(report["generator_loss"], generator_loss)
     assert ("penalty" in report) == (gamma != "none")
-    assert report.keys() - {"penalty"} == {"critic_loss", "generator_loss", "task_loss", "real_score", "fake_score"}
+    assert report.keys() - {"penalty"} == {
+        "critic_loss", "generator_loss", "task_loss", "real_score", "fake_score", "source_accuracy",
+        "critic_accuracy_real", "critic_accuracy_fake",
+    }  # fmt: skip
+    assert report["critic_accuracy_real"] == (real > 0.5).double().mean()  # labels are 1 and 0
+    assert report["critic_accuracy_fake"] == (fake < 0.5).double().mean()

@@ -7,9 +7,16 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from adversarial.games import Batch, GenerationGame, Play
+from adversarial.games import (
+    VIEWS,
+    AdaptationGame,
+    Batch,
+    GenerationGame,
+    InvarianceGame,
+    Play,
+    Recognition,
+)
 from adversarial.objectives import Objective
 from adversarial.penalties import Gamma
 from adversarial.updates import CRITIC, GENERATOR, RULES, Turn, Weights
@@ -21,7 +28,7 @@ PLANS: dict[str, Callable[..., Iterator[Turn]]] = {
     "alternating-reused": partial(RULES["alternating"], reuse_fakes=True),
     **{name: rule for name, rule in RULES.items() if name != "alternating"},
 }
-LATENT, CLASSES, SHAPE = 3, 3, (1, 8, 8)
+LATENT, CLASSES, ATTRIBUTES, SHAPE = 3, 3, 4, (1, 8, 8)
 Gradients = dict[str, list[Tensor]]
 
 
@@ -37,32 +44,63 @@ class SeededDraw:
         # Drawn in float64 whatever the dtype, so that two dtypes see the same numbers up to rounding.
         return torch.randn(self.n, *shape, generator=generator, dtype=torch.float64).to(self.dtype)
 
+    def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
+        return torch.special.ndtr(self.normal(stream, shape))
+
     def fork(self, name: str) -> "SeededDraw":
         self.forks.append(name)
         return SeededDraw(self.n, f"{self.path}/{name}", self.dtype)
 
 
-class DomainGame:
-    """Domain-adversarial features: the critic tells F(source) from F(target), the label head is the generator side's
-    own task. Here the *real* samples are made by the generator side too, and it moves both.
-    """
+class ToyRecogniser(nn.Module):
+    """Vectors to two layers of features and logits."""
 
-    def __init__(self, size: int = 3, dtype: torch.dtype = torch.float64):
-        features = nn.Sequential(nn.Linear(size, 5), nn.Tanh(), nn.Linear(5, 4))
-        self.generator = nn.ModuleDict({"features": features, "head": nn.Linear(4, CLASSES)}).to(dtype)
-        self.critic = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(0.2), nn.Linear(6, 1), nn.Flatten(0)).to(dtype)
-        self.size = size
+    def __init__(self, size: int):
+        super().__init__()
+        self.first, self.last, self.head = nn.Linear(size, 5), nn.Linear(5, 4), nn.Linear(4, CLASSES)
 
-    def play(self, batch: Batch, draw: SeededDraw) -> Play:
-        source = self.generator["features"](batch.x)
-        target = self.generator["features"](1 + draw.normal("target", (self.size,)))
-        return Play(source, target, task_loss=cross_entropy(self.generator["head"](source), batch.label))
+    def forward(self, *domains: Tensor):
+        seen = tuple(self._recognise(x) for x in domains)
+        return seen if len(seen) > 1 else seen[0]
 
-    def judge(self, play: Play) -> tuple[Tensor, Tensor]:
-        return self.critic(play.real), self.critic(play.fake)
+    def _recognise(self, x: Tensor) -> Recognition:
+        first = self.first(x).tanh()
+        last = self.last(first)
+        return Recognition((first, last), self.head(last))
 
-    def judge_fake(self, play: Play) -> Tensor:
-        return self.critic(play.fake)
+
+class ToyCritics(nn.Module):
+    """A small network per entry of a view, to scores ``[N]`` or logits ``[N, outputs]``."""
+
+    def __init__(self, sizes: list[int], outputs: int = 1):
+        super().__init__()
+        self.critics = nn.ModuleList(
+            nn.Sequential(nn.Linear(size, 6), nn.LeakyReLU(0.2), nn.Linear(6, outputs)) for size in sizes
+        )
+
+    def forward(self, *samples: Tensor) -> tuple[Tensor, ...]:
+        scores = (critic(x) for critic, x in zip(self.critics, samples, strict=True))
+        return tuple(score.squeeze(1) for score in scores)
+
+
+SIZES = {
+    "features": [4], "layers": [5, 4], "multilinear": [4 * CLASSES], "multilinear_entropy": [4 * CLASSES],
+    "classes": [4] * CLASSES, "margin": [4],
+}  # fmt: skip
+
+
+def domain_game(view: str = "features", size: int = 3, dtype: torch.dtype = torch.float64) -> AdaptationGame:
+    """Domain adaptation of vectors: here the *real* samples are made by the generator side too, and it moves both."""
+    generator, critic = ToyRecogniser(size), ToyCritics(SIZES[view], CLASSES if view == "margin" else 1)
+    weight = 3.0 if view == "margin" else 1.0
+    return AdaptationGame(generator.to(dtype), critic.to(dtype), VIEWS[view], True, source_weight=weight)
+
+
+def invariance_game(view: str = "features", size: int = 3, every_class: bool = False) -> InvarianceGame:
+    """Features that hide which of ``ATTRIBUTES`` a vector has."""
+    return InvarianceGame(
+        ToyRecogniser(size).double(), ToyCritics(SIZES[view], ATTRIBUTES).double(), VIEWS[view], every_class
+    )
 
 
 def image_game(
@@ -93,7 +131,9 @@ def image_batch(n: int = 4, path: str = "data", dtype: torch.dtype = torch.float
 
 
 def vector_batch(n: int, size: int, path: str = "data", dtype: torch.dtype = torch.float64) -> Batch:
-    return Batch(SeededDraw(n, path, dtype).normal("x", (size,)), torch.arange(n) % CLASSES)
+    draw = SeededDraw(n, path, dtype)
+    target = 1 + draw.normal("target", (size,))
+    return Batch(draw.normal("x", (size,)), torch.arange(n) % CLASSES, target, torch.arange(n) % ATTRIBUTES)
 
 
 def play_turns(turns: Iterable[Turn], game) -> Gradients:
@@ -125,11 +165,15 @@ def separate_passes(
 
     # The critic's pass.
     play = first.play(batch, draw)
-    real, fake = play.real.detach().requires_grad_(), play.fake.detach().requires_grad_()
-    real_scores, fake_scores = _judge(first, real, fake, play.condition)
-    loss = objective.critic_loss(real_scores, fake_scores).mean()
-    loss = loss + _textbook_penalty(real_scores, real, weights.gamma.r1)
-    loss = loss + _textbook_penalty(fake_scores, fake, weights.gamma.r2)
+    real, fake = ([x.detach().requires_grad_() for x in side] for side in (play.real, play.fake))
+    real_scores, fake_scores = _judge(first, real, fake, play)
+    loss = _weighted(objective.critic_loss, objective.pairs, real_scores, fake_scores, play)
+    for scores, x in zip(real_scores, real, strict=True):
+        loss = loss + _textbook_penalty(scores, x, weights.gamma.r1)
+    for scores, x in zip(fake_scores, fake, strict=True):
+        loss = loss + _textbook_penalty(scores, x, weights.gamma.r2)
+    if weights.gamma.gp:
+        loss = loss + _textbook_gradient_penalty(first, real, fake, play, draw, weights.gamma.gp)
     loss.backward()
     critic = gradients_of(first.critic)
 
@@ -138,24 +182,78 @@ def separate_passes(
     if alternating:
         second.critic = copy.deepcopy(first.critic)
     play = second.play(batch, draw.fork("generator") if plan == "alternating-fresh" else draw)
-    needs_real = objective.pairs or play.real.requires_grad
+    needs_real = objective.pairs or any(x.requires_grad for x in play.real)
     if alternating and not needs_real:
-        real_scores, fake_scores = None, second.critic(play.fake, play.condition)
+        real_scores, fake_scores = [], [second.critic(*play.fake, play.condition)]
     else:
-        real_scores, fake_scores = _judge(second, play.real, play.fake, play.condition)
-    loss = objective.generator_loss(real_scores if needs_real else None, fake_scores).mean() * weights.coefficient
+        real_scores, fake_scores = _judge(second, play.real, play.fake, play)
+    loss = _weighted(objective.generator_loss, objective.pairs, real_scores if needs_real else [], fake_scores, play)
+    loss = loss * weights.coefficient
     if play.task_loss is not None:
         loss = loss + play.task_loss
     loss.backward()
     return {CRITIC: critic, GENERATOR: gradients_of(second.generator)}
 
 
-def _judge(game, real: Tensor, fake: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    labels = [] if condition is None else [condition]
-    if not getattr(game, "together", False):
-        return game.critic(real, *labels), game.critic(fake, *labels)
+def _weighted(loss: Callable[..., Tensor], pairs: bool, real: list[Tensor], fake: list[Tensor], play: Play) -> Tensor:
+    """The loss of each side by itself (of both where they are compared), weighted sample by sample, summed."""
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(max(len(real), len(fake))):
+        r, f = (side[i] if side else None for side in (real, fake))
+        if pairs or not play.weights:
+            a, b = play.weights[i] if play.weights else (1, 1)
+            total = total + ((a + b) / 2 * loss(r, f)).mean()
+            continue
+        for side, score in enumerate((r, f)):
+            if score is not None:
+                alone = loss(score, None) if side == 0 else loss(None, score)
+                total = total + (alone * play.weights[i][side]).sum() / len(score)
+    return total
+
+
+def _judge(game, real: list[Tensor], fake: list[Tensor], play: Play) -> tuple[list[Tensor], list[Tensor]]:
+    """Both sides' scores, by other words than the game's own."""
+    if isinstance(game, AdaptationGame):
+        scores = [game.critic(*side) for side in (real, fake)]
+        if play.condition[0] is None:
+            return scores[0], scores[1]
+        return tuple(
+            [_log_odds(logits, label) for logits in side] for side, label in zip(scores, play.condition, strict=True)
+        )
+    if isinstance(game, InvarianceGame):
+        if game.every_class:
+            labels = [(play.condition + k) % ATTRIBUTES for k in range(ATTRIBUTES)]
+            return [torch.stack([_log_odds(z, y) for y in labels], 1) for z in game.critic(*real)], []
+        return [_log_odds(logits, play.condition) for logits in game.critic(*real)], []
+    labels = [] if play.condition is None else [play.condition]
+    (real,), (fake,) = real, fake
+    if not game.together:
+        return [game.critic(real, *labels)], [game.critic(fake, *labels)]
     scores = game.critic(torch.cat([real, fake]), *(torch.cat([label, label]) for label in labels))
-    return scores[: len(real)], scores[len(real) :]
+    return [scores[: len(real)]], [scores[len(real) :]]
+
+
+def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
+    p = logits.softmax(1)[range(len(logits)), label]
+    return p.log() - (1 - p).log()
+
+
+def _textbook_gradient_penalty(game, real, fake, play: Play, draw: SeededDraw, gamma: float) -> Tensor:
+    """γ · E(‖∂s/∂x̂‖ - 1)² at x̂ = u·real + (1 - u)·fake (Gulrajani et al. 2017, algorithm 1)."""
+    u = draw.uniform("gradient penalty")
+    points = []
+    for r, f in zip(real, fake, strict=True):
+        share = u.reshape(-1, *[1] * (r.ndim - 1))
+        points.append((share * r + (1 - share) * f).detach().requires_grad_())
+    if isinstance(game, AdaptationGame):
+        scores = _judge(game, points, points, play)[1]
+    else:
+        scores = [game.critic(points[0], *([] if play.condition is None else [play.condition]))]
+    total = torch.zeros((), dtype=torch.float64)
+    for score, x in zip(scores, points, strict=True):
+        (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        total = total + gamma * ((gradient**2).flatten(1).sum(1).sqrt() - 1).square().mean()
+    return total
 
 
 def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float:
@@ -186,4 +284,4 @@ def assert_same(got: Gradients, want: Gradients, tolerance: float) -> None:
         assert error <= tolerance, f"{player}: relative error {error:.2e} > {tolerance:.0e}"
 
 
-NO_GAMMA, R1, R2, BOTH = Gamma(), Gamma(r1=0.7), Gamma(r2=1.3), Gamma(0.7, 1.3)
+NO_GAMMA, R1, R2, BOTH, GP = Gamma(), Gamma(r1=0.7), Gamma(r2=1.3), Gamma(0.7, 1.3), Gamma(gp=0.9)
