@@ -8,32 +8,29 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
-from accelerate import Accelerator
-
-from adversarial.games import Batch, GenerationGame, couples_samples
+from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
 from adversarial.schedules import ema_decay, scheduled
 from adversarial.updates import RULES, Weights
-from utils import checkpoint, config, datasets, ema, errors, players, processes
+from utils import checkpoint, config, ema, errors, players, processes
 from utils.batches import Round, rounds
 from utils.checkpoint import Checkpoint
 from utils.config import Config
-from utils.datasets import DataSet
 from utils.errors import UserError
 from utils.journal import Journal, due, is_finished
+from utils.kinds import kind_of
 from utils.logs import say
 from utils.players import Players, set_learning_rate
 from utils.processes import seed_layers
-from utils.randomness import Draw
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
 
 
 def loop(
-    cfg: Config, game: GenerationGame, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
+    cfg: Config, game: Game, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
 ) -> int:
     """The training loop. Returns the number of steps done when it ends or a signal stops it."""
     objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
@@ -43,8 +40,9 @@ def loop(
     for step in journal.steps():
         seed_layers(cfg, step)
         adapt_learning_rates(cfg, team, step)
+        weights = weights_at(cfg, step)
 
-        for turn in rule(game, objective, next(feed), weights_at(cfg, step)):
+        for turn in rule(game, objective, next(feed), weights):
             journal.note(step, turn)
             for player in turn.players:
                 team.optimizers[player].step()
@@ -53,7 +51,7 @@ def loop(
 
         done, stopped = step + 1, stop.received(step)
         if due(cfg.log.every, done):
-            journal.tell(done)
+            journal.tell(done, weights.coefficient)
         if due(cfg.checkpoint.every, done) or stopped or done == cfg.train.steps:
             journal.save(done)
         if stopped or done == cfg.train.steps:  # the end is drawn and evaluated by finish
@@ -75,8 +73,9 @@ def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
 
 def weights_at(cfg: Config, step: int) -> Weights:
     """γ of the penalties and λ at ``step``."""
-    r1, r2 = (scheduled(g, cfg.penalty.schedule, step, cfg.train.steps) for g in (cfg.penalty.r1, cfg.penalty.r2))
-    return Weights(Gamma(r1, r2), scheduled(cfg.update.coefficient, cfg.update.schedule, step, cfg.train.steps))
+    penalty, update = cfg.penalty, cfg.update
+    gamma = (scheduled(g, penalty.schedule, step, cfg.train.steps) for g in (penalty.r1, penalty.r2, penalty.gp))
+    return Weights(Gamma(*gamma), scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup))
 
 
 def ema_decay_at(cfg: Config, step: int) -> float:
@@ -84,31 +83,9 @@ def ema_decay_at(cfg: Config, step: int) -> float:
     return ema_decay(step, cfg.train.batch_size, cfg.ema.half_life, cfg.ema.ramp_up)
 
 
-def build_game(cfg: Config, data: DataSet, team: Players, accelerator: Accelerator) -> GenerationGame:
-    """The game of wrapped and, if asked for, compiled networks. Raises UserError if the rule does not suit the critic.
-
-    A critic that couples samples cannot be played in a single pass, and is given real and fake one after the other.
-    """
-    draw = Draw((cfg.seed, "probe"), 4, slice(None), accelerator.device)
-    noise = Batch(draw.normal("x", data.shape), torch.arange(4, device=accelerator.device) % max(data.classes, 1))
-    coupled = couples_samples(team.critic, noise, cfg.game.conditional)
-    if coupled and cfg.update.rule == "single_pass":
-        raise UserError(
-            "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
-            f"({cfg.model.name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or "
-            "update.rule=alternating, or a critic without batch statistics."
-        )
-    if cfg.train.compile:
-        team.generator.compile()  # in place: the names in checkpoints stay as they are
-        team.critic.compile()
-    generator, critic = (accelerator.prepare(network) for network in (team.generator, team.critic))
-    # One call of the critic for both is faster, unless a gradient of one half alone is taken: it would pass both.
-    one_half = cfg.update.rule == "simultaneous" or (cfg.penalty.r1 > 0) != (cfg.penalty.r2 > 0)
-    return GenerationGame(generator, critic, cfg.model.latent_dim, cfg.game.conditional, not (coupled or one_half))
-
-
 def train(cfg: Config) -> int:
     """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
+    kind = kind_of(cfg)
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text: None
@@ -119,21 +96,25 @@ def train(cfg: Config) -> int:
             tell(farewell(cfg, folder, begin))
             return 0
         with accelerator.main_process_first():  # where a download is asked for, one process does it
-            data = datasets.load(cfg.data, cfg.seed)
-        team = players.build(cfg, data, accelerator.device)
+            data = kind.load(cfg)
+        generator, critic = kind.networks(cfg, kind.sizes(data))
+        if saved is None:
+            kind.start(cfg, generator)
+        team = players.build(cfg, generator, critic, accelerator.device)
         if saved is not None:
             check_data(saved, data)
             team.restore(saved)
             tell(f"Resumed from {saved.path}.")
-        game = build_game(cfg, data, team, accelerator)
-        feed = rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device)
+        game = kind.game(cfg, team, data, accelerator)
+        rows = processes.own_rows(cfg, accelerator)
+        feed = rounds(cfg, data.train, begin, rows, accelerator.device, data.target)
         if first:
             folder.record(cfg)
-        with Journal(cfg, folder, data, team, begin, writes=first) as journal:
+        with Journal(cfg, kind, folder, data, team, begin, writes=first) as journal:
             done = loop(cfg, game, team, feed, journal, stop)
             journal.finish(done, stop.name)
     accelerator.end_training()
-    return 0 if done >= cfg.train.steps else STOPPED
+    return STOPPED if cfg.train.steps is None or done < cfg.train.steps else 0
 
 
 def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
@@ -148,7 +129,7 @@ def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
     return saved.state["step"]
 
 
-def check_data(saved: Checkpoint, data: DataSet) -> None:
+def check_data(saved: Checkpoint, data: Any) -> None:
     """Raise UserError if the data set has changed since: the order of samples would be another."""
     if saved.state["train_samples"] != len(data.train):
         raise UserError(
@@ -181,6 +162,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
     recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
     cfg = config.load(recipe, [word for word in options.words if config.is_override(word)])
+    kind_of(cfg)
     if options.print_config:
         print(config.to_yaml(cfg), end="")
         return 0

@@ -1,25 +1,31 @@
-"""Networks. One file per family, readable alone; a family is a config, a generator and a critic.
+"""Networks. One file per family, readable alone; a family is a config and the networks that play one kind of game.
 
-To add a family: write its file and one line in ``FAMILIES``. Networks are built as
-``Generator(config, shape, classes)`` and called as ``generator(latent, label)`` and ``critic(x, label)``.
+To add a family: write its file and one line in ``FAMILIES``. A pair for generation is built as
+``Generator(config, shape, classes)`` and ``Critic(config, shape, classes)`` and called as ``generator(latent, label)``
+and ``critic(x, label)``. Networks that recognise are built as ``Features(config, shape)``; head and critics are the
+same for all of them (``domain``).
 """
 
 from typing import NamedTuple
 
 from torch import nn
 
-from models import dcgan, mlp
+from models import dcgan, dense, lenet, mlp, resnet
 
 
 class Family(NamedTuple):
-    """The typed fields of ``model.*`` and the two networks that they describe."""
+    """The typed fields of ``model.*`` and the networks that they describe."""
 
     config: type
-    generator: type[nn.Module]
-    critic: type[nn.Module]
+    generator: type[nn.Module] | None = None
+    critic: type[nn.Module] | None = None
+    features: type[nn.Module] | None = None
 
 
 FAMILIES = {
     "mlp": Family(mlp.Config, mlp.Generator, mlp.Critic),
     "dcgan": Family(dcgan.Config, dcgan.Generator, dcgan.Critic),
+    "dense": Family(dense.Config, features=dense.Features),
+    "lenet": Family(lenet.Config, features=lenet.Features),
+    "resnet": Family(resnet.Config, features=resnet.Features),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import count
+from itertools import count, repeat
 
 import torch
 from torch import Tensor
@@ -16,36 +16,48 @@ from utils.processes import memory_format
 from utils.randomness import Draw, generator
 
 Round = tuple[Batch, Draw]
+Samples = Resident | Streamed
+Triple = tuple[Tensor, Tensor | None, Tensor | None]  # samples, labels, attributes
 
 
 def rounds(
-    config: Config, samples: Resident | Streamed, start: int, rows: slice, device: torch.device
+    config: Config, samples: Samples, start: int, rows: slice, device: torch.device, target: Samples | None = None
 ) -> Iterator[list[Round]]:
     """Yield the ``update.critic_steps`` rounds of step ``start``, ``start + 1``, ... without end.
 
-    ``rows`` are this process's rows of each global batch.
+    ``rows`` are this process's rows of each global batch. Unlabelled samples of a ``target`` domain come in an order of
+    their own, as many as of the first.
     """
-    seed, size, critic_steps = config.seed, config.train.batch_size, config.update.critic_steps
+    critic_steps, layout = config.update.critic_steps, memory_format(config)
+    ours = _stream(config, samples, "order", start, rows, device)
+    theirs = repeat((None, None, None)) if target is None else _stream(config, target, "target", start, rows, device)
+    for step in count(start):
+        drawn: list[Round] = []
+        for i in range(critic_steps):
+            draw = Draw((config.seed, step, i), config.train.batch_size, rows, device)
+            (x, label, attribute), (other, _, _) = next(ours), next(theirs)
+            x = _prepared(x, draw, "mirror", config.data.mirror, layout)
+            if other is not None:
+                other = _prepared(other, draw, "mirror target", config.data.mirror, layout)
+            drawn.append((Batch(x, label, other, attribute), draw))
+        yield drawn
+
+
+def _stream(
+    config: Config, samples: Samples, order: str, start: int, rows: slice, device: torch.device
+) -> Iterator[Triple]:
+    size, critic_steps = config.train.batch_size, config.update.critic_steps
     indices = (
-        indices_at(seed, len(samples), (step * critic_steps + i) * size, size)[rows]
+        indices_at(config.seed, len(samples), (step * critic_steps + i) * size, size, order)[rows]
         for step in count(start)
         for i in range(critic_steps)
     )
     if isinstance(samples, Resident):
-        source = _resident(samples, indices, device)
-    else:
-        source = _streamed(samples, indices, device, config.data.workers)
-    layout = memory_format(config)
-    for step in count(start):
-        drawn: list[Round] = []
-        for i in range(critic_steps):
-            draw = Draw((seed, step, i), size, rows, device)
-            x, label = next(source)
-            drawn.append((Batch(_prepared(x, draw, config.data.mirror, layout), label), draw))
-        yield drawn
+        return _resident(samples, indices, device)
+    return _streamed(samples, indices, device, config.data.workers)
 
 
-def indices_at(seed: int, n: int, position: int, length: int) -> Tensor:
+def indices_at(seed: int, n: int, position: int, length: int, order: str = "order") -> Tensor:
     """Sample indices at ``position``, ..., ``position + length - 1`` of an endless shuffled reading of ``n`` samples.
 
     Every epoch is a permutation of its own; a batch may straddle epochs, so no sample is ever dropped.
@@ -53,27 +65,27 @@ def indices_at(seed: int, n: int, position: int, length: int) -> Tensor:
     parts = []
     while length > 0:
         epoch, offset = divmod(position, n)
-        part = permutation(seed, epoch, n)[offset : offset + length]
+        part = permutation(seed, epoch, n, order)[offset : offset + length]
         parts.append(part)
         position, length = position + len(part), length - len(part)
     return torch.cat(parts)
 
 
-@lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, n: int) -> Tensor:
+@lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, n: int, order: str = "order") -> Tensor:
     """The order of ``n`` samples in an epoch."""
-    return torch.randperm(n, generator=generator(seed, "order", epoch))
+    return torch.randperm(n, generator=generator(seed, order, epoch))
 
 
-def _resident(samples: Resident, indices: Iterator[Tensor], device: torch.device) -> Iterator[tuple]:
+def _resident(samples: Resident, indices: Iterator[Tensor], device: torch.device) -> Iterator[Triple]:
     x = samples.x.to(device)
-    label = None if samples.label is None else samples.label.to(device)
+    known = [None if y is None else y.to(device) for y in (samples.label, samples.attribute)]
     for index in indices:
         index = index.to(device, non_blocking=True)
-        yield x[index], None if label is None else label[index]
+        yield x[index], *(None if y is None else y[index] for y in known)
 
 
-def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device, workers: int) -> Iterator[tuple]:
+def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device, workers: int) -> Iterator[Triple]:
     # The order is a function of the step, given to the loader from outside: workers only decode.
     loader = DataLoader(
         _WithIndex(samples),
@@ -87,8 +99,9 @@ def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device
         if isinstance(batch, UserError):
             raise batch
         x, index = batch
-        label = None if samples.label is None else samples.label[index].to(device, non_blocking=True)
-        yield x.to(device, non_blocking=True), label
+        known = (samples.label, samples.attribute)
+        x = x.to(device, non_blocking=True)
+        yield x, *(None if y is None else y[index].to(device, non_blocking=True) for y in known)
 
 
 def _stacked(items: list[tuple[Tensor | UserError, int]]) -> tuple[Tensor, Tensor] | UserError:
@@ -112,11 +125,11 @@ class _WithIndex(torch.utils.data.Dataset):
         return self.samples[index], index
 
 
-def _prepared(x: Tensor, draw: Draw, mirror: bool, memory_format: torch.memory_format) -> Tensor:
+def _prepared(x: Tensor, draw: Draw, stream: str, mirror: bool, memory_format: torch.memory_format) -> Tensor:
     """Images from uint8 to [-1, 1], mirrored with probability 1/2 if asked for; points as they are."""
     if x.dtype != torch.uint8:
         return x
     x = to_images(x, x.device).contiguous(memory_format=memory_format)
     if mirror:
-        x = torch.where(draw.uniform("mirror", (1, 1, 1)) < 0.5, x.flip(3), x)
+        x = torch.where(draw.uniform(stream, (1, 1, 1)) < 0.5, x.flip(3), x)
     return x

@@ -86,24 +86,14 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     return None
 
 
-def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return dict(module.state_dict())
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """The optimiser's tensors, named "exp_avg/layers.0.weight": by parameter, not by position."""
     return {
         f"{key}/{name}": value
         for name, parameter in module.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None  # SGD's momentum_buffer without momentum
     }
-
-
-def load_module(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Set parameters and buffers. Raises UserError, naming ``source``, if names or shapes differ."""
-    check_fit(module, tensors, source)
-    module.load_state_dict(tensors)
 
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

@@ -22,12 +22,13 @@ from adversarial.objectives import OBJECTIVES
 from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
 from models import FAMILIES, dcgan
-from utils.datasets import DATASETS, DataConfig
+from utils.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
-GAMES = ("generation",)
 PRECISIONS = ("no", "bf16")
+OPTIMIZERS = ("adam", "sgd")
+BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
 
 
 @dataclass
@@ -44,9 +45,12 @@ class RunConfig:
 class GameConfig:
     """Fields of ``game.*``."""
 
-    name: str = "generation"  # who plays: generation (a GAN)
+    name: str = "generation"  # who plays: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: str = "non_saturating"  # what the players minimise: a key of adversarial.objectives.OBJECTIVES
-    conditional: bool = False  # give the data's class labels to both players
+    conditional: bool = False  # generation: give the data's class labels to both players
+    method: str = "dann"  # games of domains: what the critics see, or a baseline; a key of utils.recognition.METHODS
+    margin: float = 4.0  # mdd: γ, the weight of the source's side
+    pretrained: str = ""  # adda: folder of a finished run with method=source_only and the same model
 
 
 @dataclass
@@ -58,6 +62,7 @@ class UpdateConfig:
     reuse_fakes: bool = False  # alternating only: the generator's step reuses the fakes of the last critic step
     coefficient: float = 1.0  # λ on the generator's adversarial gradient; the critic's update is not scaled
     schedule: str = "constant"  # of λ over the run: a key of adversarial.schedules.SCHEDULES
+    warmup: int = 0  # steps over which λ rises linearly from 0 to its schedule
 
 
 @dataclass
@@ -66,17 +71,21 @@ class PenaltyConfig:
 
     r1: float = 0.0  # γ of γ/2·E|∂s/∂x|² over real samples; 0: off
     r2: float = 0.0  # the same over fakes
-    schedule: str = "constant"  # of both γ over the run: a key of adversarial.schedules.SCHEDULES
+    gp: float = 0.0  # γ of WGAN-GP's γ·E(|∂s/∂x| - 1)² between reals and fakes; 10 in its paper
+    schedule: str = "constant"  # of all γ over the run: a key of adversarial.schedules.SCHEDULES
 
 
 @dataclass
 class OptimizerConfig:
-    """Fields of ``optimizer.*``: Adam for both players."""
+    """Fields of ``optimizer.*``, of both players."""
 
+    name: str = "adam"  # adam or sgd
     generator_lr: float = 2e-4  # generator's learning rate
     critic_lr: float = 2e-4  # critic's learning rate
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])  # Adam's β1, β2 for both players
     eps: float = 1e-8  # Adam's ε
+    momentum: float = 0.0  # sgd's
+    weight_decay: float = 0.0  # L2, on all parameters
     schedule: str = "constant"  # of both learning rates over the run: a key of adversarial.schedules.SCHEDULES
     warmup: int = 0  # steps over which both learning rates rise linearly from 0
 
@@ -85,7 +94,7 @@ class OptimizerConfig:
 class TrainConfig:
     """Fields of ``train.*``."""
 
-    steps: int = 10000  # generator updates; raise it to continue a finished run
+    steps: int | None = 10000  # generator updates; raise it to continue a finished run; null: until a signal stops it
     batch_size: int = 64  # samples per update over all processes together
     precision: str = "no"  # no: float32; bf16: autocast to bfloat16
     compile: bool = False  # torch.compile both networks; not together with penalties
@@ -130,6 +139,7 @@ class CheckpointConfig:
 
     every: int = 500  # steps between checkpoints; one is also written at the end and on a signal
     keep: int = 2  # newest checkpoints that are kept; at least 2
+    best: str = "auto"  # metric whose best evaluation is kept beside them, in best/; auto: the game's own; none
 
 
 @dataclass
@@ -175,6 +185,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         where = f", {error.full_key}" if getattr(error, "full_key", None) else ""
         raise UserError(f"{recipe} and the command line{where}: {_first_line(error)}.") from None
     config.run.name = config.run.name or recipe.stem
+    if config.game.method in BASELINES:
+        config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     _check_values(config)
     return config
 
@@ -220,6 +232,13 @@ def is_override(word: str) -> bool:
 @cache
 def comments(section: type) -> dict[str, str]:
     """The trailing comment of every field of a dataclass."""
+    found: dict[str, str] = {}
+    for base in reversed([c for c in section.__mro__ if dataclasses.is_dataclass(c)]):
+        found |= _own_comments(base)
+    return found
+
+
+def _own_comments(section: type) -> dict[str, str]:
     found: dict[str, str] = {}
     name = None
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(section)).readline):
@@ -325,9 +344,8 @@ def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "")
 
 def _check_values(config: Config) -> None:
     """Names and ranges; what needs the data or the networks is checked where these are built."""
-    check_name("data.name", config.data.name, DATASETS)
-    check_name("game.name", config.game.name, GAMES)
     check_name("game.objective", config.game.objective, OBJECTIVES)
+    check_name("optimizer.name", config.optimizer.name, OPTIMIZERS)
     check_name("update.rule", config.update.rule, RULES)
     check_name("run.device", config.run.device, ("auto", "cpu"))
     for key in ("update", "penalty", "optimizer"):
@@ -341,28 +359,36 @@ def _check_values(config: Config) -> None:
     for key, least in _MINIMA.items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
-        if not value >= least:
+        if value is not None and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
     for key, value in _flat(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value} and must be finite.")
-        if key.startswith("model.") and isinstance(value, int) and not value >= 1:
-            raise UserError(f"{key} is {value} and must be at least 1.")
+        least = 0 if key.endswith("_depth") else 1
+        if key.startswith("model.") and isinstance(value, int) and not value >= least:
+            raise UserError(f"{key} is {value} and must be at least {least}.")
+    for key in ("update", "penalty", "optimizer"):
+        schedule = getattr(config, key).schedule
+        if config.train.steps is None and schedule != "constant":
+            raise UserError(
+                f"{key}.schedule={schedule} runs over train.steps, which is null: set train.steps=20000 or "
+                f"{key}.schedule=constant."
+            )
     if not config.optimizer.eps > 0:
         raise UserError(f"optimizer.eps is {config.optimizer.eps} and must be above 0.")
     if len(config.optimizer.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in config.optimizer.betas):
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
-    if config.train.compile and (config.penalty.r1 or config.penalty.r2):
-        raise UserError("train.compile cannot serve penalty.r1 or penalty.r2: the compiler has no double backward.")
+    if config.train.compile and (config.penalty.r1 or config.penalty.r2 or config.penalty.gp):
+        raise UserError("train.compile cannot serve penalty.r1, r2 or gp: the compiler has no double backward.")
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
 
 
 _MINIMA = {
-    "run.threads": 0, "train.steps": 1, "train.batch_size": 2, "update.critic_steps": 1, "update.coefficient": 0,
-    "penalty.r1": 0, "penalty.r2": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
+    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "update.warmup": 0, "game.margin": 0, "update.critic_steps": 1, "update.coefficient": 0,
+    "penalty.r1": 0, "penalty.r2": 0, "penalty.gp": 0, "optimizer.momentum": 0, "optimizer.weight_decay": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
     "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1, "log.score_gap": 0, "sample.every": 0, "sample.count": 1,
     "evaluate.every": 0, "evaluate.samples": 2, "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0,
     "data.resident_gib": 0,

@@ -4,6 +4,7 @@ A new set is one function ``(config, seed) -> DataSet`` and one line of ``DATASE
 """
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -39,8 +40,13 @@ POINTS = 100_000, 10_000  # for training, held out
 class DataConfig:
     """Fields of ``data.*``."""
 
-    name: str = "digits"  # key of DATASETS
-    root: str = "data"  # folder (or .zip file) that holds the data; unused by digits, ring, grid
+    name: str = "digits"  # key of utils.datasets.DATASETS, or of utils.domains.DOMAINS for games of domains
+    root: str = "data"  # folder (or .zip file) that holds the data; unused by sets that need no files
+    source: str = ""  # games of domains: the labelled domain, a set, folder or file; folders may be joined, as "a+b"
+    target: str = ""  # games of domains: the unlabelled domain
+    photos: str = ""  # mnist_m: folder of photographs behind the digits
+    validation: float = 0.1  # games of domains: share of the source held out, where it has no split of its own
+    transform: str = "none"  # vectors, amazon_reviews: none, binary, log (of 1 + x) or unit (length 1)
     download: bool = False  # let torchvision fetch MNIST, Fashion-MNIST or CIFAR-10 into root
     resolution: int = 8  # pixels of a side after `fit`; unused by ring, grid
     fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
@@ -55,9 +61,15 @@ class Resident:
 
     x: Tensor
     label: Tensor | None
+    attribute: Tensor | None = None  # int64 [n]: the camera, person or domain of each sample
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def part(self, index: Tensor) -> "Resident":
+        """The samples at ``index``."""
+        label, attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
+        return Resident(self.x[index], label, attribute)
 
 
 class Files(NamedTuple):
@@ -75,12 +87,21 @@ class Streamed(torch.utils.data.Dataset):
     a raised one in a stack trace. Holds no open file, so workers may be forked or spawned.
     """
 
-    def __init__(self, files: Files, label: Tensor | None, channels: int, config: DataConfig):
-        self.files, self.label = files, label
-        self.channels, self.resolution, self.fit = channels, config.resolution, config.fit
+    def __init__(
+        self, files: Files, label: Tensor | None, channels: int, config: DataConfig, attribute: Tensor | None = None
+    ):
+        self.files, self.label, self.attribute = files, label, attribute
+        self.channels, self.config = channels, config
 
     def __len__(self) -> int:
         return len(self.files.names)
+
+    def part(self, index: Tensor) -> "Streamed":
+        """The samples at ``index``."""
+        chosen = copy.copy(self)
+        chosen.files = self.files._replace(names=[self.files.names[i] for i in index.tolist()])
+        chosen.label, chosen.attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
+        return chosen
 
     def __getitem__(self, i: int) -> Tensor | UserError:
         try:
@@ -96,7 +117,7 @@ class Streamed(torch.utils.data.Dataset):
                 f"'{self.files.names[0]}', is grayscale; convert one of the two."
             )
         pixels = tv.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
-        return fit(pixels, self.resolution, self.fit, f"The image '{name}' in '{self.files.root}'")
+        return fit(pixels, self.config.resolution, self.config.fit, f"The image '{name}' in '{self.files.root}'")
 
 
 class Modes(NamedTuple):
@@ -116,6 +137,7 @@ class DataSet:
     train: Resident | Streamed
     test: Resident | None
     modes: Modes | None = None
+    target: None = None  # there is no second domain
 
 
 def load(config: DataConfig, seed: int) -> DataSet:
@@ -196,7 +218,7 @@ def _torchvision_split(config: DataConfig, source: type, folder: str, train: boo
     except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, EOFError and more
         raise UserError(
             f"The {'training' if train else 'test'} split of {source.__name__} could not be read from "
-            f"'{root / folder}' ({_reason(error)}); delete that folder and fetch it again with data.download=true, "
+            f"'{root / folder}' ({reason(error)}); delete that folder and fetch it again with data.download=true, "
             f"where there is a network."
         ) from error
     return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), label
@@ -243,13 +265,18 @@ def folder(config: DataConfig, seed: int) -> DataSet:
         raise UserError(f"data.root '{root}' is a file where data.name=folder needs a folder; set {hint}.")
     if not root.is_dir():
         raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the images.")
-    files = Files(str(root), _image_names(_walk(root), root), _read_in_folder)
+    files = folder_files(root)
     return _images(config, files, _folder_labels(files.names))
+
+
+def folder_files(root: Path) -> Files:
+    """The images below a folder, by their path in it. Raises UserError if there is none."""
+    return Files(str(root), _image_names(_walk(root), root), _read_in_folder)
 
 
 def _walk(root: Path) -> list[str]:
     def fail(error: OSError):  # os.walk is silent about what it cannot enter
-        raise UserError(f"The folder '{error.filename}' cannot be listed ({_reason(error)}); mend or remove it.")
+        raise UserError(f"The folder '{error.filename}' cannot be listed ({reason(error)}); mend or remove it.")
 
     walk = os.walk(root, onerror=fail, followlinks=True)  # class folders are often links on a cluster
     return [(Path(where) / name).relative_to(root).as_posix() for where, _, names in walk for name in names]
@@ -277,7 +304,7 @@ def zip_file(config: DataConfig, seed: int) -> DataSet:
     try:
         inside = _archive(str(root), os.getpid()).namelist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"'{root}' is not a complete zip file ({_reason(error)}); copy or make it again.") from error
+        raise UserError(f"'{root}' is not a complete zip file ({reason(error)}); copy or make it again.") from error
     files = Files(str(root), _image_names(inside, root), _read_in_zip)
     return _images(config, files, _zip_labels(files) if "dataset.json" in inside else None)
 
@@ -301,7 +328,7 @@ def _zip_labels(files: Files) -> Tensor | None:
         labels = dict(pairs)
     except Exception as error:  # damaged zip, no JSON, JSON of another form
         raise UserError(
-            f'{where} cannot be read ({_reason(error)}); it must be JSON of the form {{"labels": [["a.png", 0], ...]}} '
+            f'{where} cannot be read ({reason(error)}); it must be JSON of the form {{"labels": [["a.png", 0], ...]}} '
             f'or {{"labels": null}}.'
         ) from error
     for name in files.names:
@@ -330,21 +357,29 @@ def _is_image(name: str) -> bool:
 
 def _images(config: DataConfig, files: Files, label: Tensor | None) -> DataSet:
     channels = 1 if open_image(files, files.names[0]).mode in GRAY_MODES else 3
-    shape = (channels, config.resolution, config.resolution)
-    streamed = Streamed(files, label, channels, config)
-    fits = len(streamed) * math.prod(shape) <= config.resident_gib * 2**30
     classes = 0 if label is None else int(label.max()) + 1
-    return DataSet(config.name, shape, classes, _decode_all(streamed, shape) if fits else streamed, None)
+    shape = (channels, config.resolution, config.resolution)
+    return DataSet(config.name, shape, classes, decoded(config, files, label, channels), None)
 
 
-def _decode_all(streamed: Streamed, shape: tuple[int, ...]) -> Resident:
-    x = torch.empty(len(streamed), *shape, dtype=torch.uint8)
+def decoded(
+    config: DataConfig, files: Files, label: Tensor | None, channels: int, attribute: Tensor | None = None
+) -> Resident | Streamed:
+    """Image files as samples: all of them in memory where ``data.resident_gib`` allows it."""
+    streamed = Streamed(files, label, channels, config, attribute)
+    fits = len(streamed) * channels * config.resolution**2 <= config.resident_gib * 2**30
+    return _decode_all(streamed) if fits else streamed
+
+
+def _decode_all(streamed: Streamed) -> Resident:
+    side = streamed.config.resolution
+    x = torch.empty(len(streamed), streamed.channels, side, side, dtype=torch.uint8)
     for i in tqdm(range(len(streamed)), "decoding images", disable=None, leave=False):
         image = streamed[i]
         if isinstance(image, UserError):
             raise image
         x[i] = image
-    return Resident(x, streamed.label)
+    return Resident(x, streamed.label, streamed.attribute)
 
 
 def open_image(files: Files, name: str) -> Image.Image:
@@ -356,14 +391,14 @@ def open_image(files: Files, name: str) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # Pillow and zipfile raise OSError, SyntaxError, EOFError, zlib.error and more
         raise UserError(
-            f"The image '{name}' in '{files.root}' cannot be decoded ({_reason(error)}); replace or remove it."
+            f"The image '{name}' in '{files.root}' cannot be decoded ({reason(error)}); replace or remove it."
         ) from error
     if image.mode.startswith(("I", "F")):
         raise UserError(f"The image '{name}' in '{files.root}' has more than 8 bits a pixel; convert it to 8 bits.")
     return image
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first sentence of an exception, to stand inside another."""
     if isinstance(error, UnidentifiedImageError):
         return f"no {' or '.join(FORMATS)} file"

@@ -50,9 +50,9 @@ def _points(samples: Tensor, data: DataSet) -> list[Record]:
     space |= {"reference": data.name, "split": "the mixture's density", "reference_samples": None}
     better, worse = {"higher_is_better": True, **space}, {"higher_is_better": False, **space}
     return [
-        _record("modes", result.modes, "", f" of {total}", **better),
-        _record("high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", **better),
-        _record("reverse KL", result.reverse_kl, "nats", " of high-quality samples over modes", **worse),
+        record("modes", result.modes, "", f" of {total}", **better),
+        record("high quality", 100 * result.high_quality, "%", " within 3 σ of a mode", **better),
+        record("reverse KL", result.reverse_kl, "nats", " of high-quality samples over modes", **worse),
     ]
 
 
@@ -70,15 +70,16 @@ def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) 
     space |= {"reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
     percent, worse = {"unit": "%", "higher_is_better": True, **space}, {"higher_is_better": False, **space}
     return [
-        _record("classifier accuracy", 100 * accuracy, note=f" on {len(data.test)} held-out images", **percent),
-        _record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
-        _record("rarest class", 100 * read.rarest, note=" of the samples", shares=read.shares, **percent),
-        _record("Fréchet distance", distance, "", " to the held-out split", **worse),
-        _record("Fréchet distance of the training split", real, "", " to the held-out split", **worse),
+        record("classifier accuracy", 100 * accuracy, note=f" on {len(data.test)} held-out images", **percent),
+        record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
+        record("rarest class", 100 * read.rarest, note=" of the samples", shares=read.shares, **percent),
+        record("Fréchet distance", distance, "", " to the held-out split", **worse),
+        record("Fréchet distance of the training split", real, "", " to the held-out split", **worse),
     ]
 
 
-def _record(metric: str, value: float, unit: str, note: str, **about: Any) -> Record:
+def record(metric: str, value: float, unit: str, note: str, **about: Any) -> Record:
+    """A metric, its value, and what was measured: higher_is_better, features, reference, split, ..."""
     return {"metric": metric, "value": value, "unit": unit, "note": note, **about}
 
 

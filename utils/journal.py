@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from tqdm import tqdm
@@ -9,14 +10,12 @@ from tqdm import tqdm
 from adversarial.updates import Turn
 from utils import checkpoint, evaluation, pictures
 from utils.config import Config, identity, to_yaml
-from utils.datasets import DataSet
 from utils.errors import UserError
+from utils.kinds import Kind
 from utils.logs import Log, Meter, not_finite, records
 from utils.players import Players, first_not_finite
 from utils.run import RunFolder
-from utils.sampling import every_class, latents, sample
 
-POINTS = 2500  # points in a scatter plot
 FINISHED = "finished"  # kind of the record that ends a run
 VANISHED = 1e-10  # norm of a generator gradient that moves nothing
 
@@ -24,8 +23,10 @@ VANISHED = 1e-10  # norm of a generator gradient that moves nothing
 class Journal:
     """Reports of one run from step ``begin`` on. ``writes`` is True in one process only."""
 
-    def __init__(self, config: Config, folder: RunFolder, data: DataSet, players: Players, begin: int, writes: bool):
-        self.config, self.folder, self.data, self.players = config, folder, data, players
+    def __init__(
+        self, config: Config, kind: Kind, folder: RunFolder, data: Any, players: Players, begin: int, writes: bool
+    ):
+        self.config, self.kind, self.folder, self.data, self.players = config, kind, folder, data, players
         self.begin, self.writes = begin, writes
         self.meter = Meter()
         self.logged = self.begin
@@ -47,9 +48,10 @@ class Journal:
 
     def steps(self) -> Iterator[int]:
         """The steps that are left, under a progress bar (none in a pipe)."""
-        steps = range(self.begin, self.config.train.steps)
+        end = self.config.train.steps
+        steps = count(self.begin) if end is None else range(self.begin, end)
         self.bar = tqdm(
-            steps, desc=self.config.run.name, initial=self.begin, total=self.config.train.steps, unit="step",
+            steps, desc=self.config.run.name, initial=self.begin, total=end, unit="step",
             disable=None if self.writes else True,
         )  # fmt: skip
         yield from self.bar
@@ -66,8 +68,8 @@ class Journal:
         if self.log:
             self.log.say(text)
 
-    def tell(self, step: int) -> None:
-        """Curves, score distributions and a line of numbers. Raises UserError for NaN or Inf."""
+    def tell(self, step: int, coefficient: float) -> None:
+        """Curves, score distributions, λ and a line of numbers. Raises UserError for NaN or Inf."""
         values = self.meter.read(images=(step - self.logged) * self.config.train.batch_size)
         if broken := not_finite(values):
             raise UserError(
@@ -79,40 +81,42 @@ class Journal:
             return
         for player, optimizer in self.players.optimizers.items():
             values[f"{player}_learning_rate"] = optimizer.param_groups[0]["lr"]
+        values["coefficient"] = coefficient
+        values = {self._named(name): value for name, value in values.items()}
         self.log.record("train", step, values)
-        self.log.scores(step, self.meter.scores["real_score"], self.meter.scores["fake_score"])
-        shown = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
-        line = "  ".join(f"{short} {values[name]:.3f}" for short, name in shown.items())
+        self.log.scores(step, {self._named(name): scores for name, scores in self.meter.scores.items()})
+        line = "  ".join(f"{short} {values[name]:.3f}" for short, name in self.kind.shown.items() if name in values)
         self.bar.set_postfix_str(line)
         speed = f"{values['images_per_second']:.0f} images/s"
-        self.log.say(f"step {step}/{self.config.train.steps}  {line}  {speed}", quiet=sys.stderr.isatty())
+        self.log.say(f"step {step}/{self.config.train.steps or '...'}  {line}  {speed}", quiet=sys.stderr.isatty())
         self._warn_of_collapse(step, values)
 
+    def _named(self, statistic: str) -> str:
+        """The name of a statistic with the sides' names in this game: critic_accuracy_real -> critic_accuracy_source."""
+        for side, name in zip(("real", "fake"), self.kind.sides, strict=True):
+            statistic = "_".join(name if word == side else word for word in statistic.split("_"))
+        return statistic
+
     def draw(self, step: int) -> None:
-        """A picture of the average generator's samples, from the same latents at every step."""
+        """The game's picture, of the average generator side."""
         if not self.log:
             return
         with self.meter.paused():
-            count = self.config.sample.count if len(self.data.shape) == 3 else POINTS
-            z = latents(count, self.config.model.latent_dim, self.config.seed)
-            label = every_class(count, self.data.classes if self.config.game.conditional else 0)
-            samples = sample(self.players.average, z, label)
-            image = pictures.picture(samples, columns=round(count**0.5), modes=self.data.modes)
+            image = self.kind.picture(self.config, self.players, self.data)
             pictures.save(image, self.folder.samples / f"step-{step:08d}.png")
-            self.log.picture(step, image)
+            self.log.picture(step, self.kind.picture_name, image)
 
     def evaluate(self, step: int) -> None:
-        """Metrics of the average generator: records in metrics.jsonl and lines for people."""
+        """Metrics of the average generator side: records in metrics.jsonl and lines for people; keeps the best."""
         if not self.log:
             return
         with self.meter.paused():
-            records = evaluation.evaluate(
-                self.players.average, self.data, self.config.game.conditional, self.config.model.latent_dim,
-                self.config.evaluate.samples, self.config.seed, self.folder.path,
-            )  # fmt: skip
+            records = self.kind.evaluate(self.config, self.players, self.data, self.folder.path)
             for record, line in zip(records, evaluation.describe(records), strict=True):
                 self.log.metric(step, {**record, "weights": "ema"})
                 self.log.say(f"step {step}  {line}")
+            if best_step(self.folder, self.best) == step:
+                checkpoint.save(self.folder.best, step, self.players.networks(), self._state(), keep=1)
         if not records:
             self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
 
@@ -127,13 +131,21 @@ class Journal:
                     f"NaN or Inf in {broken} at step {step}, after step {self.logged}: this is not saved, a checkpoint "
                     "is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
                 )
-            data = {"shape": self.data.shape, "classes": self.data.classes, "train_samples": len(self.data.train)}
-            state = {"config": identity(self.config), **data}
-            checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
+            checkpoint.save(self.folder.checkpoints, step, tensors, self._state(), self.config.checkpoint.keep)
+
+    def _state(self) -> dict[str, Any]:
+        sizes = self.kind.sizes(self.data)
+        return {"config": identity(self.config), **sizes, "train_samples": len(self.data.train)}
+
+    @property
+    def best(self) -> str:
+        """The metric by which the best model is chosen; "" for none."""
+        chosen = self.config.checkpoint.best
+        return {"auto": self.kind.best, "none": ""}.get(chosen, chosen)
 
     def finish(self, step: int, signal: str | None) -> None:
         """Draw and measure what came out and say where it lies, or say that a signal stopped the run."""
-        if step < self.config.train.steps:
+        if self.config.train.steps is None or step < self.config.train.steps:
             self.say(f"Stopped after step {step} by {signal or 'another process'}; the same command resumes.")
             return
         self.draw(step)
@@ -143,19 +155,31 @@ class Journal:
         if self.config.evaluate.every:
             for metric, best in best_metrics(self.folder).items():
                 self.log.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
+            self._tell_chosen()
         self.log.record(FINISHED, step, {})
         self.log.say(
             f"Finished at step {step}. Pictures: {self.folder.samples}/  log: {self.folder.log}  "
             f"checkpoint: {self.folder.checkpoints}/step-{step:08d}/"
         )
 
+    def _tell_chosen(self) -> None:
+        """Last, chosen without target labels, and what an oracle would have chosen, side by side."""
+        oracle = {r["step"]: r["value"] for r in records(self.folder) if r["kind"] == "metric" and r.get("oracle")}
+        if (chosen := best_step(self.folder, self.best)) in oracle:
+            top = max(oracle, key=oracle.get)
+            self.log.say(
+                f"Chosen by {self.best}: step {chosen}, which an oracle finds to be right on {oracle[chosen]:.2f} % of the "
+                f"target; the last step on {oracle[max(oracle)]:.2f} %, the oracle's own choice, step {top}, on "
+                f"{oracle[top]:.2f} %."
+            )
+
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
-        gap = abs(values["real_score"] - values["fake_score"])
+        real, fake = (values.get(f"{side}_score") for side in self.kind.sides)
+        gap = 0.0 if real is None or fake is None else abs(real - fake)
         if gap > self.config.log.score_gap:
             self.log.say(
-                f"step {step}  warning: the critic's scores of real and fake are {gap:.0f} apart (log.score_gap="
-                f"{self.config.log.score_gap:g}): it has won. Try penalty.r1, a lower optimizer.critic_lr, or "
-                "model.critic_norm=spectral."
+                f"step {step}  warning: the critic's scores of {' and '.join(self.kind.sides)} are {gap:.0f} apart "
+                f"(log.score_gap={self.config.log.score_gap:g}): it has won. {self.kind.advice}"
             )
         if values["generator_gradient_norm"] < VANISHED:
             self.log.say(
@@ -175,9 +199,23 @@ def best_metrics(folder: RunFolder) -> dict[str, dict[str, Any]]:
     return best
 
 
-def is_finished(folder: RunFolder, step: int, steps: int) -> bool:
+def best_step(folder: RunFolder, metric: str) -> int | None:
+    """The step at which ``metric`` was best so far, the latest one among equals; None before it was measured."""
+    measured = [
+        r for r in records(folder) if r["kind"] == "metric" and r["metric"] == metric and r["value"] is not None
+    ]
+    if not measured:
+        return None
+    return max(measured, key=lambda r: ((1 if r["higher_is_better"] else -1) * r["value"], r["step"]))["step"]
+
+
+def is_finished(folder: RunFolder, step: int, steps: int | None) -> bool:
     """Whether a run that stands at ``step`` has all its ``steps`` and its last evaluation behind it."""
-    return step >= steps and any(record["kind"] == FINISHED for record in records(folder) if record["step"] == step)
+    return (
+        steps is not None
+        and step >= steps
+        and any(record["kind"] == FINISHED for record in records(folder) if record["step"] == step)
+    )
 
 
 def due(every: int, step: int) -> bool:

@@ -47,14 +47,14 @@ class Log:
         if record["value"] is not None:
             self.writer.add_scalar(f"metric/{record['metric'].replace(' ', '_')}", record["value"], step)
 
-    def scores(self, step: int, real: Tensor, fake: Tensor) -> None:
-        """Distributions of the critic's scores."""
-        self.writer.add_histogram("scores/real", real, step)
-        self.writer.add_histogram("scores/fake", fake, step)
+    def scores(self, step: int, scores: dict[str, Tensor]) -> None:
+        """Distributions of the critic's scores, by name (real_score)."""
+        for name, values in scores.items():
+            self.writer.add_histogram(f"scores/{name.removesuffix('_score')}", values, step)
 
-    def picture(self, step: int, image: Tensor) -> None:
+    def picture(self, step: int, name: str, image: Tensor) -> None:
         """A uint8 picture ``[3, H, W]``."""
-        self.writer.add_image("samples", image, step)
+        self.writer.add_image(name, image, step)
 
     def config(self, text: str) -> None:
         """The config as text."""

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from models import FAMILIES
 from utils import checkpoint, ema
 from utils.checkpoint import Checkpoint, Tensors
-from utils.config import Config
-from utils.datasets import DataSet
+from utils.config import Config, OptimizerConfig
 from utils.errors import UserError
 from utils.processes import memory_format
-from utils.randomness import seeded
 
 State = dict[str, Any]
+Networks = Callable[[Config, State], tuple[nn.Module, nn.Module]]
 
 
 @dataclass(frozen=True)
@@ -32,67 +31,96 @@ class Players:
     def tensors(self) -> Tensors:
         """Everything that training changes, by file name."""
         return {
-            "generator": checkpoint.module_tensors(self.generator),
-            "critic": checkpoint.module_tensors(self.critic),
-            "generator_ema": checkpoint.module_tensors(self.average),
-            "generator_adam": checkpoint.optimizer_tensors(self.optimizers["generator"], self.generator),
-            "critic_adam": checkpoint.optimizer_tensors(self.optimizers["critic"], self.critic),
+            **self.networks(),
+            "generator_optimizer": checkpoint.optimizer_tensors(self.optimizers["generator"], self.generator),
+            "critic_optimizer": checkpoint.optimizer_tensors(self.optimizers["critic"], self.critic),
+        }
+
+    def networks(self) -> Tensors:
+        """The networks alone, by file name."""
+        return {
+            "generator": dict(self.generator.state_dict()),
+            "critic": dict(self.critic.state_dict()),
+            "generator_ema": dict(self.average.state_dict()),
         }
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's tensors; nothing is changed unless all of them fit."""
-        networks = {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}
-        for name, module in networks.items():
-            checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
-        for name in self.optimizers:
-            moments = {f"exp_avg/{parameter}" for parameter, _ in networks[name].named_parameters()}
-            if not moments <= saved.tensors.get(f"{name}_adam", {}).keys():
-                raise UserError(f"{saved.path}/{name}_adam.safetensors lacks moments of the {name}'s parameters.")
+        networks = self._check_networks(saved)
+        for name, optimizer in self.optimizers.items():
+            moments = {f"{_moment(optimizer)}/{key}" for key, p in networks[name].named_parameters() if p.requires_grad}
+            if _moment(optimizer) and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
+                raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
         for name, module in networks.items():
             module.load_state_dict(saved.tensors[name])
         for name, optimizer in self.optimizers.items():
-            checkpoint.load_optimizer(optimizer, networks[name], saved.tensors[f"{name}_adam"])
+            checkpoint.load_optimizer(optimizer, networks[name], saved.tensors.get(f"{name}_optimizer", {}))
+
+    def load_networks(self, saved: Checkpoint) -> None:
+        """Take over a checkpoint's networks alone; nothing is changed unless all of them fit."""
+        for name, module in self._check_networks(saved).items():
+            module.load_state_dict(saved.tensors[name])
+
+    def _check_networks(self, saved: Checkpoint) -> dict[str, nn.Module]:
+        networks = {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}
+        for name, module in networks.items():
+            checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
+        return networks
 
 
-def build(config: Config, data: DataSet, device: torch.device) -> Players:
-    """Networks and optimisers as ``config`` says, initialised as a function of the seed."""
-    if config.game.conditional and not data.classes:
-        raise UserError(f"game.conditional=true needs class labels, and data set '{data.name}' has none.")
-    generator, critic = build_networks(config, data.shape, data.classes)
+def build(config: Config, generator: nn.Module, critic: nn.Module, device: torch.device) -> Players:
+    """Networks on their device, the generator's average, and optimisers as ``config`` says."""
     for network in (generator, critic):
         network.to(device, memory_format=memory_format(config))
-    adam = config.optimizer
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        name: torch.optim.Adam(network.parameters(), lr, tuple(adam.betas), adam.eps, fused=True)
-        for name, network, lr in (("generator", generator, adam.generator_lr), ("critic", critic, adam.critic_lr))
+    optimizers = {
+        "generator": _optimizer(config.optimizer, generator, config.optimizer.generator_lr),
+        "critic": _optimizer(config.optimizer, critic, config.optimizer.critic_lr),
     }
     return Players(generator, critic, ema.averaged(generator), optimizers)
 
 
-def build_networks(config: Config, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, nn.Module]:
-    """Generator and critic for samples of ``shape``. Raises UserError if the family does not offer it."""
-    family = FAMILIES[config.model.name]
-    classes = classes if config.game.conditional else 0
-    try:
-        with seeded(config.seed, "initialisation"):
-            return family.generator(config.model, shape, classes), family.critic(config.model, shape, classes)
-    except ValueError as error:
-        raise UserError(f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}.") from None
+def _optimizer(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, lr, config.momentum, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.Adam(parameters, lr, tuple(config.betas), config.eps, config.weight_decay, fused=True)
 
 
-def load_generator(config: Config, folder: Path, raw: bool, warn: Callable[[str], None]) -> tuple[nn.Module, State]:
-    """The generator of the newest checkpoint in ``folder`` (its average unless ``raw``) and the checkpoint's state.
+def _moment(optimizer: torch.optim.Optimizer) -> str | None:
+    """The name of a tensor that the optimiser keeps for every parameter; None where it keeps none."""
+    if isinstance(optimizer, torch.optim.Adam):
+        return "exp_avg"
+    return "momentum_buffer" if optimizer.defaults["momentum"] else None
 
-    Needs no data set: the checkpoint knows the shape of its samples.
+
+def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[nn.Module]:
+    """Generator and critic as the update rules call them: compiled if asked for, and in step with other processes."""
+    if config.train.compile:
+        for network in (players.generator, players.critic):
+            network.compile()  # in place: the names in checkpoints stay as they are
+    return [accelerator.prepare(network) for network in (players.generator, players.critic)]
+
+
+def load_generator(
+    config: Config, folder: Path, networks: Networks, raw: bool, warn: Callable[[str], None]
+) -> tuple[nn.Module, State]:
+    """The generator of the newest checkpoint in ``folder`` (its average unless ``raw``) and the checkpoint's state."""
+    players, state = load(config, folder, networks, warn)
+    return (players.generator.eval() if raw else players.average), state
+
+
+def load(config: Config, folder: Path, networks: Networks, warn: Callable[[str], None]) -> tuple[Players, State]:
+    """The players of the newest checkpoint in ``folder`` and its state.
+
+    Needs no data set: the checkpoint knows the sizes that ``networks`` needs.
     """
     saved = checkpoint.newest(folder, warn)
     if saved is None:
         raise UserError(f"{folder} holds no checkpoint yet: train first, or wait for the first one (checkpoint.every).")
-    generator, _ = build_networks(config, tuple(saved.state["shape"]), saved.state["classes"])
-    name = "generator" if raw else "generator_ema"
-    checkpoint.load_module(generator, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
     device = "cuda" if torch.cuda.is_available() and config.run.device != "cpu" else "cpu"
-    return generator.to(device).eval(), saved.state
+    players = build(config, *networks(config, saved.state), torch.device(device))
+    players.load_networks(saved)
+    return players, saved.state
 
 
 def first_not_finite(tensors: Tensors) -> str | None:

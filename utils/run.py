@@ -39,6 +39,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """Folder of the ``step-XXXXXXXX`` folder that was best by ``checkpoint.best``."""
+        return self.path / "best"
+
+    @property
     def samples(self) -> Path:
         """Folder of PNG files."""
         return self.path / "samples"

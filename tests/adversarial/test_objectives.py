@@ -66,7 +66,8 @@ def test_losses_are_the_formulas_per_sample(name, pairs):
 def test_players_pull_in_opposite_directions(name):
     """Where the critic is right the critic lowers a fake's score and the generator raises it, and so for reals."""
     objective = OBJECTIVES[name]
-    scores = [torch.full((3,), s, dtype=torch.float64, requires_grad=True) for s in (0.7, -0.2)]
+    between = (0.7, (objective.boundary or 0) - 0.3)
+    scores = [torch.full((3,), s, dtype=torch.float64, requires_grad=True) for s in between]
     critic = torch.autograd.grad(objective.critic_loss(*scores).sum(), scores)
     generator = torch.autograd.grad(objective.generator_loss(*scores).sum(), scores)
     for c, g, sign in zip(critic, generator, (-1, 1), strict=True):

@@ -1,0 +1,55 @@
+"""Torchvision's ResNets with a bottleneck of features: the usual networks for Office-31, Office-Home, VisDA, DomainNet
+(Long et al. 2018: ResNet-50, 256 features).
+"""
+
+from dataclasses import dataclass
+
+import torchvision
+from torch import Tensor, nn
+
+from models.domain import CriticConfig
+
+NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+@dataclass
+class Config(CriticConfig):
+    """Fields of ``model.*``."""
+
+    name: str = "resnet"  # family of networks: a key of models.FAMILIES
+    network: str = "resnet50"  # resnet18, resnet34, resnet50, resnet101 or resnet152
+    weights: str = "none"  # none, or ImageNet's as torchvision names them (DEFAULT, IMAGENET1K_V1): a download, cached
+    width: int = 256  # units of the bottleneck, which are the features
+    critic_width: int = 1024  # units in each hidden layer of a critic
+    critic_depth: int = 2  # hidden layers of a critic; 0: logistic regression on what it sees
+
+
+class Features(nn.Module):
+    """RGB images ``[N, 3, R, R]`` in [-1, 1] to pooled features of every stage and the bottleneck's, each ``[N, d]``.
+
+    Raises ValueError for an unknown network or for images that are not RGB.
+    """
+
+    def __init__(self, config: Config, shape: tuple[int, ...]):
+        super().__init__()
+        if config.network not in NETWORKS:
+            raise ValueError(f"network '{config.network}' is unknown; valid are: {', '.join(NETWORKS)}")
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"resnet reads RGB images, not samples of shape {tuple(shape)}")
+        weights = None if config.weights == "none" else config.weights
+        self.network = torchvision.models.get_model(config.network, weights=weights)
+        stages = [self.network.layer1, self.network.layer2, self.network.layer3, self.network.layer4]
+        sizes = [[m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for stage in stages]
+        self.network.fc = nn.Sequential(nn.Linear(sizes[-1], config.width), nn.ReLU())
+        self.sizes = [*sizes, config.width]
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet in [0, 1], which the weights expect
+        self.normalise = torchvision.transforms.Normalize([2 * m - 1 for m in mean], [2 * s for s in std])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        net = self.network
+        x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(x)))))
+        features = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)
+            features.append(net.avgpool(x).flatten(1))
+        return [*features, net.fc(features[-1])]

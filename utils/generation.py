@@ -1,0 +1,98 @@
+"""Around the generation game: its data, networks, pictures and metrics."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from adversarial.games import Game, GenerationGame, couples_samples
+from models import FAMILIES
+from utils import datasets, evaluation, pictures
+from utils.config import Config
+from utils.datasets import DATASETS, DataSet
+from utils.errors import UserError, check_name
+from utils.evaluation import Record
+from utils.players import Players, wrapped
+from utils.randomness import Draw, seeded
+from utils.sampling import every_class, latents, sample
+
+POINTS = 2500  # points in a scatter plot
+COUPLED = (
+    "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
+    "({name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or update.rule=alternating, or "
+    "a critic without batch statistics."
+)
+
+
+class Generation:
+    """A GAN (``utils.kinds.Kind``)."""
+
+    sides = ("real", "fake")
+    shown = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
+    picture_name = "samples"
+    metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
+    best = ""
+    advice = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
+
+    def check(self, config: Config) -> None:
+        check_name("data.name", config.data.name, DATASETS)
+        if FAMILIES[config.model.name].generator is None:
+            raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.generator]))
+
+    def load(self, config: Config) -> DataSet:
+        return datasets.load(config.data, config.seed)
+
+    def sizes(self, data: DataSet) -> dict[str, Any]:
+        return {"shape": data.shape, "classes": data.classes}
+
+    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+        if config.game.conditional and not sizes["classes"]:
+            raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
+        family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
+        classes = sizes["classes"] if config.game.conditional else 0
+        try:
+            with seeded(config.seed, "initialisation"):
+                return family.generator(config.model, shape, classes), family.critic(config.model, shape, classes)
+        except ValueError as error:
+            raise UserError(
+                f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
+            ) from None
+
+    def start(self, config: Config, generator: nn.Module) -> None:
+        """A generator begins at random."""
+
+    def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
+        """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
+        draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
+        label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
+        coupled = couples_samples(players.critic, draw.normal("x", data.shape), label)
+        if coupled and config.update.rule == "single_pass":
+            raise UserError(COUPLED.format(name=config.model.name))
+        generator, critic = wrapped(config, players, accelerator)
+        together = not coupled and judges_in_one_call(config)
+        return GenerationGame(generator, critic, config.model.latent_dim, config.game.conditional, together)
+
+    def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
+        """Samples of the average generator, from the same latents every time."""
+        count = config.sample.count if len(data.shape) == 3 else POINTS
+        z = latents(count, config.model.latent_dim, config.seed)
+        samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
+        return pictures.picture(samples, columns=round(count**0.5), modes=data.modes)
+
+    def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
+        return evaluation.evaluate(
+            players.average, data, config.game.conditional, config.model.latent_dim,
+            config.evaluate.samples, config.seed, folder,
+        )  # fmt: skip
+
+
+def judges_in_one_call(config: Config) -> bool:
+    """One call of the critic for both sides is faster, unless a gradient of one alone is taken: it would pass both."""
+    return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
+
+
+def no_family(config: Config, families: list[str]) -> str:
+    """What is said of networks that do not play this game."""
+    return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."

@@ -1,0 +1,74 @@
+"""The kinds of games that a config can name: what each loads, builds, draws and measures. The loop knows none of them."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from adversarial.games import Game
+from utils.config import Config
+from utils.errors import UserError, check_name
+from utils.evaluation import Record
+from utils.generation import Generation
+from utils.players import Players
+from utils.recognition import Adaptation, Invariance
+
+
+class Kind(Protocol):
+    """What a game needs around the loop."""
+
+    sides: tuple[str, str]  # what "real" and "fake" are called in logs
+    shown: dict[str, str]  # statistics on the progress bar, by their short names
+    picture_name: str  # what TensorBoard calls the picture
+    metrics: tuple[str, ...]  # by which the best model may be chosen
+    best: str  # the metric by which it is chosen unless the config says another; "": none
+    advice: str  # what to try where the critic has won
+
+    def check(self, config: Config) -> None:
+        """Raise UserError for settings that do not fit the game."""
+        ...
+
+    def load(self, config: Config) -> Any:
+        """The data: what has ``train``, ``target``, ``shape``, ``classes``, ``name``."""
+        ...
+
+    def sizes(self, data: Any) -> dict[str, Any]:
+        """What the networks must know of the data; it lies in every checkpoint."""
+        ...
+
+    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+        """Generator side and critic, a function of the config. Raises UserError if the family does not offer them."""
+        ...
+
+    def start(self, config: Config, generator: nn.Module) -> None:
+        """Weights that a fresh run begins with, where they are not random."""
+        ...
+
+    def game(self, config: Config, players: Players, data: Any, accelerator: Accelerator) -> Game:
+        """The game of wrapped networks. Raises UserError if the update rule does not suit the critic."""
+        ...
+
+    def picture(self, config: Config, players: Players, data: Any) -> Tensor:
+        """What people look at: uint8 ``[3, H, W]``."""
+        ...
+
+    def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
+        """Records of the averaged generator side; empty where nothing can be measured."""
+        ...
+
+
+KINDS: dict[str, Kind] = {"generation": Generation(), "adaptation": Adaptation(), "invariance": Invariance()}
+
+
+def kind_of(config: Config) -> Kind:
+    """The kind of game that ``config`` names. Raises UserError for settings that do not fit it."""
+    check_name("game.name", config.game.name, KINDS)
+    kind = KINDS[config.game.name]
+    kind.check(config)
+    if config.checkpoint.best not in ("auto", "none", *kind.metrics):
+        raise UserError(
+            f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid are: "
+            f"auto, none, {', '.join(kind.metrics)}."
+        )
+    return kind

@@ -1,0 +1,445 @@
+"""Around the games of domains: their methods, networks, pictures and metrics.
+
+Nothing here but the records called oracle looks at target labels.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from sklearn.metrics import confusion_matrix
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from adversarial import games
+from adversarial.games import AdaptationGame, Game, InvarianceGame, Play, Recognition, View, couples_samples
+from adversarial.objectives import OBJECTIVES
+from models import FAMILIES
+from models.domain import Critics, Recogniser, SplitRecogniser
+from utils import domains, pictures, selection
+from utils.config import Config
+from utils.datasets import Resident, to_images
+from utils.domains import DOMAINS, Domains, Samples
+from utils.errors import UserError, check_name
+from utils.evaluation import Record, record
+from utils.generation import COUPLED, judges_in_one_call, no_family
+from utils.pictures import Cloud, Plane
+from utils.players import Players, load_generator, wrapped
+from utils.randomness import generator as random_generator
+from utils.randomness import seeded
+from utils.sampling import evaluating
+
+BATCH = 500
+ORACLE = "target accuracy (oracle)"
+PROBE_STEPS, PROBE_RATE = 300, 1e-2
+CHANCE = 0.95 * math.log(2)  # a critic whose loss is above this has learnt next to nothing
+TELLS_APART = 60.0  # per cent: a probe critic that is right more often sees a difference
+
+
+class Method(NamedTuple):
+    """What the critics see, and whether the target has a network of its own."""
+
+    view: Callable[[Recognition], View]
+    split: bool = False
+
+
+METHODS = {
+    "dann": Method(games.features),
+    "layers": Method(games.layers),
+    "cdan": Method(games.multilinear),
+    "cdan_e": Method(games.multilinear_entropy),
+    "mada": Method(games.classes),
+    "mdd": Method(games.margin),
+    "adda": Method(games.features, split=True),
+    "source_only": Method(games.features),  # the baselines: config.BASELINES
+    "target_only": Method(games.features),
+}
+
+
+class Seen(NamedTuple):
+    """What a recogniser makes of a set of samples, on the CPU: its view, features ``[N, d]`` and logits ``[N, K]``."""
+
+    view: View
+    features: Tensor
+    logits: Tensor
+    samples: Samples
+
+
+class Adaptation:
+    """Two domains (``utils.kinds.Kind``)."""
+
+    sides = ("source", "target")
+    shown = {
+        "D": "critic_loss", "task": "task_loss", "D right on source": "critic_accuracy_source",
+        "on target": "critic_accuracy_target",
+    }  # fmt: skip
+    picture_name = "embedding"
+    metrics = ("source accuracy", "entropy", "SND", "BNM", "IW risk", "DEV risk")
+    best = "source accuracy"
+    methods = tuple(METHODS)
+    advice = "Try a lower optimizer.critic_lr, a larger update.coefficient, or game.objective=non_saturating."
+
+    def check(self, config: Config) -> None:
+        check_name("data.name", config.data.name, DOMAINS)
+        check_name("game.method", config.game.method, self.methods)
+        if FAMILIES[config.model.name].features is None:
+            raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.features]))
+        if config.game.conditional:
+            raise UserError("game.conditional is for game.name=generation; game.method=cdan sees predictions.")
+        if bool(config.game.pretrained) != METHODS[config.game.method].split:
+            raise UserError(
+                f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
+                "the folder of a finished run with game.method=source_only there, and no other method uses it."
+            )
+
+    def load(self, config: Config) -> Domains:
+        return domains.load(config.data, config.seed, config.game.method == "target_only")
+
+    def sizes(self, data: Domains) -> dict[str, Any]:
+        return {"shape": data.shape, "classes": data.classes, "outputs": 1}
+
+    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+        method = METHODS[config.game.method]
+        with seeded(config.seed, "initialisation"):
+            try:
+                features = FAMILIES[config.model.name].features(config.model, tuple(sizes["shape"]))
+                recogniser: nn.Module = Recogniser(features, sizes["classes"])
+                return SplitRecogniser(recogniser) if method.split else recogniser, self.critics(
+                    config, features, sizes
+                )
+            except ValueError as error:
+                raise UserError(
+                    f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
+                ) from None
+
+    def critics(self, config: Config, features: nn.Module, sizes: dict[str, Any]) -> Critics:
+        """Critics with random weights, one for each entry of the method's view."""
+        view = METHODS[config.game.method].view(_blank(features, sizes["classes"], 2))
+        outputs = sizes["outputs"] if view.condition is None else sizes["classes"]
+        return Critics(config.model, [x.shape[1] for x in view.samples], outputs)
+
+    def start(self, config: Config, generator: nn.Module) -> None:
+        """ADDA begins with a recogniser that was trained on the source."""
+        if not config.game.pretrained:
+            return
+        folder = Path(config.game.pretrained)
+        former = copy.deepcopy(config)
+        former.game.method, former.game.pretrained = "source_only", ""
+        source, _ = load_generator(former, folder / "checkpoints", self.networks, raw=False, warn=print)
+        generator.start_from(source)
+
+    def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
+        together = self.probe_coupling(config, players, data, accelerator)
+        generator, critic = wrapped(config, players, accelerator)
+        method = METHODS[config.game.method]
+        weight = config.game.margin if method.view is games.margin else 1.0
+        return AdaptationGame(generator, critic, method.view, together, weight, learns_labels=not method.split)
+
+    def probe_coupling(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> bool:
+        """Whether both sides may be judged in one call. Raises UserError for a rule that does not suit the critics."""
+        with seeded(config.seed, "probe"):
+            view = METHODS[config.game.method].view(_blank(players.generator.features, data.classes, 4))
+        inputs = [x.to(accelerator.device) for x in view.samples]
+        outputs = self.sizes(data)["outputs"] if view.condition is None else data.classes
+        coupled = couples_samples(players.critic, *inputs, classes=0 if outputs == 1 else outputs)
+        if coupled and config.update.rule == "single_pass":
+            raise UserError(COUPLED.format(name=f"model.critic_norm={config.model.critic_norm}"))
+        return not coupled and (judges_in_one_call(config) or not METHODS[config.game.method].split)
+
+    def picture(self, config: Config, players: Players, data: Domains) -> Tensor:
+        """Features of both domains in the plane of their two main directions, and for points the boundary, too."""
+        source, target = self.look(config, players, data)
+        return pictures.clouds(
+            [
+                Cloud(data.sides[0], source.features, source.samples.label),
+                Cloud(f"{data.sides[1]} (class as predicted)", target.features, target.logits.argmax(1)),
+            ],
+            data.class_names,
+            self.boundary(players, data) if data.shape == (2,) else None,
+        )
+
+    def boundary(self, players: Players, data: Domains) -> Plane:
+        """Predictions over the plane of the inputs."""
+        points = torch.cat([data.train.x, data.target.x])
+        low, high = points.min(0).values - 0.5, points.max(0).values + 0.5
+        u, v = torch.meshgrid(*(torch.linspace(*ends, 200) for ends in zip(low, high, strict=True)), indexing="xy")
+        lattice = Resident(torch.stack([u, v], dim=-1).flatten(0, 1), None)
+        predicted = see(players.average, lattice, games.features).logits.argmax(1).unflatten(0, u.shape)
+        return Plane(u, v, predicted, data.train.x, data.train.label, data.target.x)
+
+    def look(self, config: Config, players: Players, data: Domains) -> tuple[Seen, Seen]:
+        """The average recogniser on up to ``evaluate.samples`` validation and target samples."""
+        view, count = METHODS[config.game.method].view, config.evaluate.samples
+        target = data.target if data.target is not None else domains.unlabelled(data.oracle or data.validation)
+        return (
+            see(players.average, some(data.validation, count), view, source=True),
+            see(players.average, some(target, count), view),
+        )
+
+    def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
+        """What can be known without target labels, and apart from it what only an oracle knows."""
+        source, target = self.look(config, players, data)
+        train = see(players.average, some(data.train, config.evaluate.samples), games.features, source=True)
+        common = {"samples": len(target.features), "seed": config.seed, "reference": data.name, "resizer": None}
+        records = [
+            *_choosing(source, target, train),
+            *self.rivals(config, players, data, source, target, train),
+            *_oracle(players.average, data),
+        ]
+        return [{"features": "the run's own", "features_sha256": None, **common, **r} for r in records]
+
+    def rivals(
+        self, config: Config, players: Players, data: Domains, source: Seen, target: Seen, train: Seen
+    ) -> list[Record]:
+        """How well the features hide the domain: by a linear classifier, the run's critic, and a critic trained afresh."""
+        distance = selection.proxy_a_distance(source.features, target.features)
+        critic = _on_cpu(players.critic)
+        right, loss = _judged(self.cpu_game(critic, config), source.view, target.view)
+        probe = self.critics(config, players.generator.features, self.sizes(data))
+        halves = [
+            (_part(seen.view, slice(0, None, 2)), _part(seen.view, slice(1, None, 2))) for seen in (source, target)
+        ]
+        game = self.cpu_game(probe, config)
+        _train_probe(game, *(half[0] for half in halves))
+        fresh, _ = _judged(game, *(half[1] for half in halves))
+        verdict = ""
+        if loss > CHANCE:
+            dead = sum(fresh) / 2 > TELLS_APART
+            verdict = (
+                "; it is DEAD: the features differ and it does not see it: raise optimizer.critic_lr or model.critic_width"
+                if dead
+                else "; it is beaten: a fresh critic cannot tell the features apart either"
+            )
+        percent = {"unit": "%", "split": "source validation, target training"}
+        return [
+            record("proxy A-distance", distance, "", " of 2 (0: a linear classifier cannot tell the domains apart)",
+                   higher_is_better=False, split="source validation, target training"),
+            record("critic accuracy", sum(right) / 2, note=f" ({right[0]:.1f} source, {right[1]:.1f} target), loss "
+                   f"{loss:.2f} (at chance {math.log(2):.2f}){verdict}", higher_is_better=False,
+                   source=right[0], target=right[1], loss=loss, **percent),
+            record("probe critic accuracy", sum(fresh) / 2, note=" of a critic trained afresh on the features",
+                   higher_is_better=False, source=fresh[0], target=fresh[1], **percent),
+        ]  # fmt: skip
+
+    def cpu_game(self, critic: nn.Module, config: Config) -> AdaptationGame:
+        """A game of critics alone, on features that are there already; judged apart, as BatchNorm needs it."""
+        return AdaptationGame(nn.Identity(), critic, METHODS[config.game.method].view, together=False)
+
+
+class Invariance(Adaptation):
+    """One labelled set whose samples have an attribute that features should hide (``utils.kinds.Kind``)."""
+
+    sides = ("attribute", "none")
+    shown = {"D": "critic_loss", "task": "task_loss", "D right": "critic_accuracy_attribute"}
+    metrics = ("source accuracy",)
+    methods = ("dann", "layers", "mada", "source_only")
+
+    def check(self, config: Config) -> None:
+        super().check(config)
+        if OBJECTIVES[config.game.objective].pairs:
+            raise UserError(
+                f"game.objective={config.game.objective} compares reals with fakes, and game.name=invariance has no "
+                "fakes; choose minimax or non_saturating."
+            )
+        if config.penalty.gp:
+            raise UserError(
+                "penalty.gp lies between reals and fakes, and game.name=invariance has no fakes; use penalty.r1."
+            )
+
+    def load(self, config: Config) -> Domains:
+        data = domains.load(config.data, config.seed)
+        if len(data.attribute_names) < 2:
+            raise UserError(
+                f"game.name=invariance needs samples with at least two attributes, and data.name={config.data.name} "
+                f"gives {len(data.attribute_names)}; join domains, as data.source=a+b, or add 'attributes'."
+            )
+        return replace(data, target=None)
+
+    def sizes(self, data: Domains) -> dict[str, Any]:
+        return {"shape": data.shape, "classes": data.classes, "outputs": len(data.attribute_names)}
+
+    def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
+        self.probe_coupling(config, players, data, accelerator)
+        every_class = OBJECTIVES[config.game.objective].every_class and len(data.attribute_names) > 2
+        if every_class and config.update.rule == "single_pass":
+            raise UserError(
+                f"game.objective={config.game.objective} over {len(data.attribute_names)} attributes has a gradient of "
+                "another direction than the critic's: no coefficient per sample turns one into the other; use "
+                "update.rule=simultaneous or update.rule=alternating."
+            )
+        generator, critic = wrapped(config, players, accelerator)
+        return InvarianceGame(generator, critic, METHODS[config.game.method].view, every_class)
+
+    def picture(self, config: Config, players: Players, data: Domains) -> Tensor:
+        """Features in the plane of their two main directions, by attribute and by class."""
+        seen, _ = self.look(config, players, data)
+        clouds = [
+            Cloud(name, seen.features[mine], seen.samples.label[mine])
+            for i, name in enumerate(data.attribute_names)
+            if bool((mine := seen.samples.attribute == i).any())
+        ]
+        return pictures.clouds(clouds, data.class_names)
+
+    def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
+        """Accuracy on held-out samples, on an unseen domain where there is one, and how well the attribute is hidden."""
+        source, _ = self.look(config, players, data)
+        train = see(players.average, some(data.train, config.evaluate.samples), METHODS[config.game.method].view)
+        probe = self.critics(config, players.generator.features, self.sizes(data))
+        _train_attribute_probe(probe, train.view, train.samples.attribute)
+        attribute, chance = source.samples.attribute, 100 / len(data.attribute_names)
+        common = {"samples": len(source.features), "seed": config.seed, "reference": data.name, "resizer": None}
+        percent = {"unit": "%", "higher_is_better": False, "split": "source validation"}
+        records = [
+            _source_accuracy(source),
+            record("critic accuracy", _attribute_accuracy(_on_cpu(players.critic), source.view, attribute),
+                   note=f" on the attribute (chance {chance:.1f})", **percent),
+            record("probe critic accuracy", _attribute_accuracy(probe, source.view, attribute),
+                   note=" of a critic trained afresh on the features", **percent),
+            *_oracle(players.average, data),
+        ]  # fmt: skip
+        return [{"features": "the run's own", "features_sha256": None, **common, **r} for r in records]
+
+
+# --- what a recogniser sees ------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def see(recogniser: nn.Module, samples: Samples, view: Callable[[Recognition], View], source: bool = False) -> Seen:
+    """Run a recogniser in evaluation mode; ``source`` uses the source's own network where there is one (ADDA)."""
+    device = next(recogniser.parameters()).device
+    parts = []
+    with evaluating(recogniser):
+        for x in _batches(samples, device):
+            seen = recogniser(x, x[:1])[0] if source else recogniser(x)[-1]
+            parts.append(Recognition(tuple(layer.float().cpu() for layer in seen.layers), seen.logits.float().cpu()))
+    layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
+    whole = Recognition(layers, torch.cat([part.logits for part in parts]))
+    return Seen(view(whole), layers[-1], whole.logits, samples)
+
+
+def _batches(samples: Samples, device: torch.device) -> Iterator[Tensor]:
+    """Prepared samples in their order; streamed ones are decoded here, in the main process."""
+    if isinstance(samples, Resident):
+        for x in samples.x.split(BATCH):
+            yield to_images(x, device) if x.dtype == torch.uint8 else x.to(device)
+        return
+    for begin in range(0, len(samples), BATCH // 5):
+        images = [samples[i] for i in range(begin, min(begin + BATCH // 5, len(samples)))]
+        for image in images:
+            if isinstance(image, UserError):
+                raise image
+        yield to_images(torch.stack(images), device)
+
+
+def some(samples: Samples, count: int) -> Samples:
+    """Up to ``count`` of the samples, always the same ones."""
+    if len(samples) <= count:
+        return samples
+    order = torch.randperm(len(samples), generator=random_generator("evaluation", len(samples)))
+    return samples.part(order[:count])
+
+
+def _blank(features: nn.Module, classes: int, n: int) -> Recognition:
+    """Random features and logits of ``n`` samples, in the shapes of the network's."""
+    return Recognition(tuple(torch.randn(n, size) for size in features.sizes), torch.randn(n, classes))
+
+
+def _part(view: View, index: slice) -> View:
+    weights = tuple(w[index] if isinstance(w, Tensor) else w for w in view.weights)
+    condition = None if view.condition is None else view.condition[index]
+    return View(tuple(x[index] for x in view.samples), weights, condition)
+
+
+def _on_cpu(critic: nn.Module) -> nn.Module:
+    return copy.deepcopy(critic).cpu()
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def _source_accuracy(source: Seen) -> Record:
+    value = 100 * float((source.logits.argmax(1) == source.samples.label).float().mean())
+    return record("source accuracy", value, "%", " on held-out source samples", higher_is_better=True,
+                  split="source validation")  # fmt: skip
+
+
+def _choosing(source: Seen, target: Seen, train: Seen) -> list[Record]:
+    """The criteria that need no target label."""
+    losses = cross_entropy(source.logits, source.samples.label, reduction="none").double()
+    weights = selection.importance_weights(train.features, target.features, source.features)
+    better, worse = ({"higher_is_better": b, "split": "target training, no labels"} for b in (True, False))
+    both = {"higher_is_better": False, "split": "source validation weighted by the target's density"}
+    return [
+        _source_accuracy(source),
+        record("entropy", selection.entropy(target.logits), "nats", " of target predictions", **worse),
+        record("SND", selection.soft_neighbourhood_density(target.logits), "nats", " on the target", **better),
+        record("BNM", selection.batch_nuclear_norm(target.logits), "", " of 1 on the target", **better),
+        record("IW risk", selection.weighted_risk(losses, weights), "nats", "", **both),
+        record("DEV risk", selection.deep_embedded_validation(losses, weights), "nats", "", **both),
+    ]
+
+
+def _oracle(recogniser: nn.Module, data: Domains) -> list[Record]:
+    """The only place where target labels are read, for a report."""
+    if data.oracle is None:
+        return []
+    predicted = see(recogniser, data.oracle, games.features).logits.argmax(1)
+    matrix = confusion_matrix(data.oracle.label, predicted, labels=range(data.classes))
+    per_class = (100 * matrix.diagonal() / matrix.sum(1).clip(min=1)).tolist()
+    accuracy = 100 * float((predicted == data.oracle.label).float().mean())
+    return [
+        record(ORACLE, accuracy, "%", f" on {len(data.oracle)} samples of '{data.sides[1]}'", higher_is_better=True,
+               split="target test", samples=len(data.oracle), oracle=True, per_class=per_class, confusion=matrix.tolist(),
+               class_names=list(data.class_names)),
+    ]  # fmt: skip
+
+
+# --- critics on features that are there already ----------------------------------------------------------------------
+
+
+def _judged(game: AdaptationGame, source: View, target: View) -> tuple[tuple[float, float], float]:
+    """Per cent of source and of target samples that the critics place rightly, and their mean loss per side."""
+    with torch.no_grad(), evaluating(game.critic):
+        real, fake = game.judge(_as_play(source, target))
+        loss = sum(OBJECTIVES["minimax"].critic_loss(r, f).mean() for r, f in zip(real, fake, strict=True))
+    right = (torch.stack([s for s in real]) > 0).float().mean(), (torch.stack([s for s in fake]) < 0).float().mean()
+    return (100 * float(right[0]), 100 * float(right[1])), float(loss) / (2 * len(real))
+
+
+def _train_probe(game: AdaptationGame, source: View, target: View) -> None:
+    """Train the game's critics on features that stay as they are."""
+    play = _as_play(source, target)
+
+    def loss() -> Tensor:
+        real, fake = game.judge(play)
+        return sum(OBJECTIVES["minimax"].critic_loss(r, f).mean() for r, f in zip(real, fake, strict=True))
+
+    _fit(game.critic, loss)
+
+
+def _train_attribute_probe(critic: nn.Module, view: View, attribute: Tensor) -> None:
+    _fit(critic, lambda: sum(cross_entropy(logits, attribute) for logits in critic(*view.samples)))
+
+
+def _fit(critic: nn.Module, loss: Callable[[], Tensor]) -> None:
+    with torch.enable_grad(), seeded("probe critic"):
+        optimizer = torch.optim.Adam(critic.parameters(), PROBE_RATE, fused=True)
+        for _ in range(PROBE_STEPS):
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+
+
+@torch.no_grad()
+def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> float:
+    with evaluating(critic):
+        return 100 * float((critic(*view.samples)[-1].argmax(1) == attribute).float().mean())
+
+
+def _as_play(source: View, target: View) -> Play:
+    return Play(source.samples, target.samples, (source.condition, target.condition))
