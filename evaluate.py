@@ -4,41 +4,64 @@ import argparse
 import json
 from pathlib import Path
 
-from utils import config, datasets, errors, evaluation, players
+import torch
+
+from utils import config, errors, evaluation, pictures, players
 from utils.errors import UserError
+from utils.evaluation import Record
+from utils.kinds import kind_of
 from utils.run import RunFolder
 
 
 def main(arguments: list[str]) -> int:
     """Parse the command line, measure the newest checkpoint, print lines for people and append JSON records."""
+    options = parser().parse_intermixed_args(arguments)
+    if options.samples is not None and options.samples < 2:
+        raise UserError(f"--samples is {options.samples} and must be at least 2.")
+    folder = RunFolder(Path(options.run))
+    cfg = config.load_run(folder.path, options.overrides)
+    cfg.evaluate.samples = options.samples or cfg.evaluate.samples
+    kind = kind_of(cfg)
+    data = kind.load(cfg)
+    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), kind.networks, errors.warn)
+    shown = team.with_raw_weights() if options.weights == "raw" else team
+    cfg.seed = cfg.seed if options.seed is None else options.seed  # after the data, which are a function of the run's
+    records = kind.evaluate(cfg, shown, data, folder.path)
+    if not records:
+        raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
+    records = [{"step": state["step"], "weights": options.weights, **record} for record in records]
+    with open(folder.path / "evaluations.jsonl", "a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    if options.json:
+        print("\n".join(json.dumps(record) for record in records))
+        return 0
+    print(f"{folder.path}, step {state['step']}, {options.weights} weights", *evaluation.describe(records), sep="\n")
+    for record in records:
+        if "confusion" in record:
+            tell_classes(record, folder.samples / f"confusion-step-{state['step']:08d}-{options.weights}.png")
+    return 0
+
+
+def tell_classes(record: Record, path: Path) -> None:
+    """Print the accuracy of each class and draw the confusion matrix."""
+    names = record["class_names"]
+    width = max(map(len, names))
+    print("of each class:")
+    for name, right in zip(names, record["per_class"], strict=True):
+        print(f"  {name:{width}} {right:6.2f} %")
+    print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     words = argparse.ArgumentParser(description="Measure a run's newest checkpoint.")
     words.add_argument("run", help="folder of the run, such as runs/digits")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
-    words.add_argument("--samples", type=int, default=1000, help="number of generated samples (default: 1000)")
-    words.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
-    words.add_argument("--weights", choices=("ema", "raw"), default="ema", help="averaged or last weights")
+    words.add_argument("--samples", type=int, help="number of samples (default: evaluate.samples of the run)")
+    words.add_argument("--seed", type=int, help="seed of the latents (default: the run's)")
+    words.add_argument("--weights", choices=players.WEIGHTS, default="ema", help="averaged, last or chosen weights")
     words.add_argument("--json", action="store_true", help="print the records as JSON lines instead")
-    options = words.parse_intermixed_args(arguments)
-    if options.samples < 2:
-        raise UserError(f"--samples is {options.samples} and must be at least 2.")
-
-    folder = RunFolder(Path(options.run))
-    cfg = config.load_run(folder.path, options.overrides)
-    data = datasets.load(cfg.data, cfg.seed)
-    generator, state = players.load_generator(cfg, folder.checkpoints, raw=options.weights == "raw", warn=errors.warn)
-    step = state["step"]
-    records = evaluation.evaluate(
-        generator, data, cfg.game.conditional, cfg.model.latent_dim, options.samples, options.seed, folder.path
-    )
-    if not records:
-        raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
-    records = [{"step": step, "weights": options.weights, **record} for record in records]
-    output = folder.path / "evaluations.jsonl"
-    with open(output, "a") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-    lines = [json.dumps(record) for record in records] if options.json else evaluation.describe(records)
-    print("\n".join(lines if options.json else [f"{folder.path}, step {step}, {options.weights} weights", *lines]))
-    return 0
+    return words
 
 
 if __name__ == "__main__":

@@ -387,9 +387,10 @@ def _check_values(config: Config) -> None:
 
 
 _MINIMA = {
-    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "update.warmup": 0, "game.margin": 0, "update.critic_steps": 1, "update.coefficient": 0,
-    "penalty.r1": 0, "penalty.r2": 0, "penalty.gp": 0, "optimizer.momentum": 0, "optimizer.weight_decay": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.warmup": 0,
-    "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1, "log.score_gap": 0, "sample.every": 0, "sample.count": 1,
-    "evaluate.every": 0, "evaluate.samples": 2, "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0,
-    "data.resident_gib": 0,
+    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
+    "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
+    "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
+    "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
+    "log.score_gap": 0, "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
+    "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,
 }  # fmt: skip

@@ -1,7 +1,8 @@
 """Around the generation game: its data, networks, pictures and metrics."""
 
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from adversarial.games import Game, GenerationGame, couples_samples
 from models import FAMILIES
-from utils import datasets, evaluation, pictures
+from utils import datasets, evaluation, pictures, sampling
 from utils.config import Config
 from utils.datasets import DATASETS, DataSet
 from utils.errors import UserError, check_name
@@ -18,11 +19,12 @@ from utils.players import Players, wrapped
 from utils.randomness import Draw, seeded
 from utils.sampling import every_class, latents, sample
 
+Pictures = dict[str, Tensor]
 POINTS = 2500  # points in a scatter plot
 COUPLED = (
     "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
-    "({name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or update.rule=alternating, or "
-    "a critic without batch statistics."
+    "({name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or update.rule=alternating, "
+    "or a critic without batch statistics."
 )
 
 
@@ -30,7 +32,7 @@ class Generation:
     """A GAN (``utils.kinds.Kind``)."""
 
     sides = ("real", "fake")
-    shown = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
+    shown: ClassVar = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
     picture_name = "samples"
     metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
     best = ""
@@ -81,6 +83,18 @@ class Generation:
         samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
         return pictures.picture(samples, columns=round(count**0.5), modes=data.modes)
 
+    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+        """Samples in a grid, or walks between latents."""
+        _check_options(options, config, state)
+        dimension, kind = config.model.latent_dim, "interpolation" if options.interpolate else "grid"
+        if options.interpolate:
+            latent = sampling.interpolation(options.interpolate, options.columns, dimension, options.seed)
+        else:
+            latent = latents(options.count, dimension, options.seed, options.truncation)
+        samples = sample(players.average, latent, _labels(options, config, state["classes"], len(latent)))
+        modes = self.load(config).modes if samples.ndim == 2 else None
+        return {kind: pictures.picture(samples, options.columns, modes)}
+
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
         return evaluation.evaluate(
             players.average, data, config.game.conditional, config.model.latent_dim,
@@ -96,3 +110,28 @@ def judges_in_one_call(config: Config) -> bool:
 def no_family(config: Config, families: list[str]) -> str:
     """What is said of networks that do not play this game."""
     return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
+
+
+def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:
+    """Raise UserError for options that do not fit the run."""
+    if vars(options)["class"] is not None and not config.game.conditional:
+        raise UserError(f"--class needs a class-conditional run, and {options.run} is not (game.conditional=false).")
+    if vars(options)["class"] is not None and not 0 <= vars(options)["class"] < state["classes"]:
+        raise UserError(f"--class is {vars(options)['class']} and must be from 0 to {state['classes'] - 1}.")
+    if options.truncation is not None and not options.truncation > 0:
+        raise UserError(f"--truncation is {options.truncation} and must be above 0.")
+    if options.truncation is not None and options.interpolate:
+        raise UserError("--truncation and --interpolate cannot be used together.")
+    if options.interpolate and len(state["shape"]) != 3:
+        raise UserError(f"--interpolate draws images, and {options.run} makes points.")
+
+
+def _labels(options: Namespace, config: Config, classes: int, count: int) -> Tensor | None:
+    """One class, or all in turn; on an interpolation one class a row."""
+    if not config.game.conditional:
+        return None
+    if vars(options)["class"] is not None:
+        return torch.full((count,), vars(options)["class"])
+    if options.interpolate:
+        return (torch.arange(options.interpolate) % classes).repeat_interleave(options.columns)
+    return every_class(count, classes)

@@ -92,7 +92,7 @@ class Journal:
         self._warn_of_collapse(step, values)
 
     def _named(self, statistic: str) -> str:
-        """The name of a statistic with the sides' names in this game: critic_accuracy_real -> critic_accuracy_source."""
+        """A statistic with the sides' names in this game: critic_accuracy_real is critic_accuracy_source."""
         for side, name in zip(("real", "fake"), self.kind.sides, strict=True):
             statistic = "_".join(name if word == side else word for word in statistic.split("_"))
         return statistic
@@ -168,8 +168,8 @@ class Journal:
         if (chosen := best_step(self.folder, self.best)) in oracle:
             top = max(oracle, key=oracle.get)
             self.log.say(
-                f"Chosen by {self.best}: step {chosen}, which an oracle finds to be right on {oracle[chosen]:.2f} % of the "
-                f"target; the last step on {oracle[max(oracle)]:.2f} %, the oracle's own choice, step {top}, on "
+                f"Chosen by {self.best}: step {chosen}, which an oracle finds to be right on {oracle[chosen]:.2f} % of "
+                f"the target; the last step on {oracle[max(oracle)]:.2f} %; the oracle's own choice, step {top}, on "
                 f"{oracle[top]:.2f} %."
             )
 
@@ -211,11 +211,9 @@ def best_step(folder: RunFolder, metric: str) -> int | None:
 
 def is_finished(folder: RunFolder, step: int, steps: int | None) -> bool:
     """Whether a run that stands at ``step`` has all its ``steps`` and its last evaluation behind it."""
-    return (
-        steps is not None
-        and step >= steps
-        and any(record["kind"] == FINISHED for record in records(folder) if record["step"] == step)
-    )
+    if steps is None or step < steps:
+        return False
+    return any(record["kind"] == FINISHED for record in records(folder) if record["step"] == step)
 
 
 def due(every: int, step: int) -> bool:

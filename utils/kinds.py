@@ -1,5 +1,6 @@
-"""The kinds of games that a config can name: what each loads, builds, draws and measures. The loop knows none of them."""
+"""The kinds of games that a config can name: what each loads, builds, draws, measures. The loop knows none of them."""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from adversarial.games import Game
 from utils.config import Config
 from utils.errors import UserError, check_name
 from utils.evaluation import Record
-from utils.generation import Generation
+from utils.generation import Generation, Pictures
 from utils.players import Players
 from utils.recognition import Adaptation, Invariance
 
@@ -53,6 +54,10 @@ class Kind(Protocol):
         """What people look at: uint8 ``[3, H, W]``."""
         ...
 
+    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+        """What ``sample.py`` writes: pictures by the first part of their names, as its options ask."""
+        ...
+
     def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
         """Records of the averaged generator side; empty where nothing can be measured."""
         ...
@@ -68,7 +73,7 @@ def kind_of(config: Config) -> Kind:
     kind.check(config)
     if config.checkpoint.best not in ("auto", "none", *kind.metrics):
         raise UserError(
-            f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid are: "
-            f"auto, none, {', '.join(kind.metrics)}."
+            f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid "
+            f"are: auto, none, {', '.join(kind.metrics)}."
         )
     return kind

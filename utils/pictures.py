@@ -78,7 +78,7 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
         )
     axes[0].set_title("features by domain", pad=34)
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize="small")
-    axes[1].set_title(f"features by class (colour) and domain (mark), {len(class_names)} classes", fontsize="medium")
+    axes[1].set_title(f"by class: {len(class_names)} colours, predicted\nwhere there is no label", fontsize="medium")
     if plane is not None:
         _boundary(axes[2], plane)
     for panel in axes[:2]:

@@ -1,7 +1,7 @@
 """The players of a run: both networks, the generator's average, both optimisers; and their form in a checkpoint."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from utils.config import Config, OptimizerConfig
 from utils.errors import UserError
 from utils.processes import memory_format
 
+WEIGHTS = ("ema", "raw", "best")  # the average, the last step's, the average at the step that was chosen
 State = dict[str, Any]
 Networks = Callable[[Config, State], tuple[nn.Module, nn.Module]]
 
@@ -43,6 +44,10 @@ class Players:
             "critic": dict(self.critic.state_dict()),
             "generator_ema": dict(self.average.state_dict()),
         }
+
+    def with_raw_weights(self) -> "Players":
+        """The same with the generator's own weights in the place of its average."""
+        return replace(self, average=self.generator.eval())
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's tensors; nothing is changed unless all of them fit."""
@@ -99,14 +104,6 @@ def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[
         for network in (players.generator, players.critic):
             network.compile()  # in place: the names in checkpoints stay as they are
     return [accelerator.prepare(network) for network in (players.generator, players.critic)]
-
-
-def load_generator(
-    config: Config, folder: Path, networks: Networks, raw: bool, warn: Callable[[str], None]
-) -> tuple[nn.Module, State]:
-    """The generator of the newest checkpoint in ``folder`` (its average unless ``raw``) and the checkpoint's state."""
-    players, state = load(config, folder, networks, warn)
-    return (players.generator.eval() if raw else players.average), state
 
 
 def load(config: Config, folder: Path, networks: Networks, warn: Callable[[str], None]) -> tuple[Players, State]:

@@ -5,10 +5,11 @@ Nothing here but the records called oracle looks at target labels.
 
 import copy
 import math
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,15 +22,15 @@ from adversarial.games import AdaptationGame, Game, InvarianceGame, Play, Recogn
 from adversarial.objectives import OBJECTIVES
 from models import FAMILIES
 from models.domain import Critics, Recogniser, SplitRecogniser
-from utils import domains, pictures, selection
+from utils import domains, errors, pictures, selection
 from utils.config import Config
 from utils.datasets import Resident, to_images
-from utils.domains import DOMAINS, Domains, Samples
+from utils.domains import DOMAINS, Domains, Samples, unlabelled
 from utils.errors import UserError, check_name
 from utils.evaluation import Record, record
-from utils.generation import COUPLED, judges_in_one_call, no_family
+from utils.generation import COUPLED, Pictures, judges_in_one_call, no_family
 from utils.pictures import Cloud, Plane
-from utils.players import Players, load_generator, wrapped
+from utils.players import Players, load, wrapped
 from utils.randomness import generator as random_generator
 from utils.randomness import seeded
 from utils.sampling import evaluating
@@ -74,7 +75,7 @@ class Adaptation:
     """Two domains (``utils.kinds.Kind``)."""
 
     sides = ("source", "target")
-    shown = {
+    shown: ClassVar = {
         "D": "critic_loss", "task": "task_loss", "D right on source": "critic_accuracy_source",
         "on target": "critic_accuracy_target",
     }  # fmt: skip
@@ -130,8 +131,8 @@ class Adaptation:
         folder = Path(config.game.pretrained)
         former = copy.deepcopy(config)
         former.game.method, former.game.pretrained = "source_only", ""
-        source, _ = load_generator(former, folder / "checkpoints", self.networks, raw=False, warn=print)
-        generator.start_from(source)
+        source, _ = load(former, folder / "checkpoints", self.networks, errors.warn)
+        generator.start_from(source.average.cpu())
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
         together = self.probe_coupling(config, players, data, accelerator)
@@ -151,16 +152,17 @@ class Adaptation:
             raise UserError(COUPLED.format(name=f"model.critic_norm={config.model.critic_norm}"))
         return not coupled and (judges_in_one_call(config) or not METHODS[config.game.method].split)
 
-    def picture(self, config: Config, players: Players, data: Domains) -> Tensor:
-        """Features of both domains in the plane of their two main directions, and for points the boundary, too."""
+    def picture(self, config: Config, players: Players, data: Domains, tsne: bool = False) -> Tensor:
+        """Features of both domains in two dimensions, and for points the boundary, too."""
         source, target = self.look(config, players, data)
         return pictures.clouds(
             [
                 Cloud(data.sides[0], source.features, source.samples.label),
-                Cloud(f"{data.sides[1]} (class as predicted)", target.features, target.logits.argmax(1)),
+                Cloud(data.sides[1], target.features, target.logits.argmax(1)),
             ],
             data.class_names,
             self.boundary(players, data) if data.shape == (2,) else None,
+            tsne,
         )
 
     def boundary(self, players: Players, data: Domains) -> Plane:
@@ -172,13 +174,31 @@ class Adaptation:
         predicted = see(players.average, lattice, games.features).logits.argmax(1).unflatten(0, u.shape)
         return Plane(u, v, predicted, data.train.x, data.train.label, data.target.x)
 
+    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+        """The features of both domains, and for images what the recogniser reads in the target."""
+        for option in ("class", "truncation", "interpolate"):
+            if vars(options)[option] is not None:
+                raise UserError(f"--{option} is for generators, and {options.run} is of game.name={config.game.name}.")
+        data = self.load(config)
+        made = {"embedding": self.picture(config, players, data, options.tsne)}
+        if len(data.shape) == 3:
+            seen = see(players.average, some(self.shown_samples(data), options.count), games.features)
+            images = torch.cat(list(_batches(seen.samples, torch.device("cpu"))))
+            p, label = seen.logits.softmax(1).max(1)
+            words = [f"{data.class_names[k]} {100 * q:.0f} %" for k, q in zip(label.tolist(), p.tolist(), strict=True)]
+            made["predictions"] = pictures.captioned(images, words, options.columns)
+        return made
+
+    def shown_samples(self, data: Domains) -> Samples:
+        """Samples to read in, without labels: the target's, an unseen domain's, or held-out ones of the source."""
+        return unlabelled(next(x for x in (data.target, data.oracle, data.validation) if x is not None))
+
     def look(self, config: Config, players: Players, data: Domains) -> tuple[Seen, Seen]:
         """The average recogniser on up to ``evaluate.samples`` validation and target samples."""
         view, count = METHODS[config.game.method].view, config.evaluate.samples
-        target = data.target if data.target is not None else domains.unlabelled(data.oracle or data.validation)
         return (
             see(players.average, some(data.validation, count), view, source=True),
-            see(players.average, some(target, count), view),
+            see(players.average, some(self.shown_samples(data), count), view),
         )
 
     def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
@@ -196,7 +216,7 @@ class Adaptation:
     def rivals(
         self, config: Config, players: Players, data: Domains, source: Seen, target: Seen, train: Seen
     ) -> list[Record]:
-        """How well the features hide the domain: by a linear classifier, the run's critic, and a critic trained afresh."""
+        """How well the features hide the domain: from a linear classifier, the run's critic, and a fresh critic."""
         distance = selection.proxy_a_distance(source.features, target.features)
         critic = _on_cpu(players.critic)
         right, loss = _judged(self.cpu_game(critic, config), source.view, target.view)
@@ -211,7 +231,7 @@ class Adaptation:
         if loss > CHANCE:
             dead = sum(fresh) / 2 > TELLS_APART
             verdict = (
-                "; it is DEAD: the features differ and it does not see it: raise optimizer.critic_lr or model.critic_width"
+                "; it is DEAD, for the features differ: raise optimizer.critic_lr or model.critic_width"
                 if dead
                 else "; it is beaten: a fresh critic cannot tell the features apart either"
             )
@@ -235,7 +255,7 @@ class Invariance(Adaptation):
     """One labelled set whose samples have an attribute that features should hide (``utils.kinds.Kind``)."""
 
     sides = ("attribute", "none")
-    shown = {"D": "critic_loss", "task": "task_loss", "D right": "critic_accuracy_attribute"}
+    shown: ClassVar = {"D": "critic_loss", "task": "task_loss", "D right": "critic_accuracy_attribute"}
     metrics = ("source accuracy",)
     methods = ("dann", "layers", "mada", "source_only")
 
@@ -275,18 +295,18 @@ class Invariance(Adaptation):
         generator, critic = wrapped(config, players, accelerator)
         return InvarianceGame(generator, critic, METHODS[config.game.method].view, every_class)
 
-    def picture(self, config: Config, players: Players, data: Domains) -> Tensor:
-        """Features in the plane of their two main directions, by attribute and by class."""
+    def picture(self, config: Config, players: Players, data: Domains, tsne: bool = False) -> Tensor:
+        """Features in two dimensions, by attribute and by class."""
         seen, _ = self.look(config, players, data)
         clouds = [
             Cloud(name, seen.features[mine], seen.samples.label[mine])
             for i, name in enumerate(data.attribute_names)
             if bool((mine := seen.samples.attribute == i).any())
         ]
-        return pictures.clouds(clouds, data.class_names)
+        return pictures.clouds(clouds, data.class_names, tsne=tsne)
 
     def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
-        """Accuracy on held-out samples, on an unseen domain where there is one, and how well the attribute is hidden."""
+        """Accuracy on held-out samples and on an unseen domain, and how well the attribute is hidden."""
         source, _ = self.look(config, players, data)
         train = see(players.average, some(data.train, config.evaluate.samples), METHODS[config.game.method].view)
         probe = self.critics(config, players.generator.features, self.sizes(data))
@@ -394,8 +414,8 @@ def _oracle(recogniser: nn.Module, data: Domains) -> list[Record]:
     accuracy = 100 * float((predicted == data.oracle.label).float().mean())
     return [
         record(ORACLE, accuracy, "%", f" on {len(data.oracle)} samples of '{data.sides[1]}'", higher_is_better=True,
-               split="target test", samples=len(data.oracle), oracle=True, per_class=per_class, confusion=matrix.tolist(),
-               class_names=list(data.class_names)),
+               split="target test", samples=len(data.oracle), oracle=True, per_class=per_class,
+               confusion=matrix.tolist(), class_names=list(data.class_names)),
     ]  # fmt: skip
 
 
@@ -407,7 +427,7 @@ def _judged(game: AdaptationGame, source: View, target: View) -> tuple[tuple[flo
     with torch.no_grad(), evaluating(game.critic):
         real, fake = game.judge(_as_play(source, target))
         loss = sum(OBJECTIVES["minimax"].critic_loss(r, f).mean() for r, f in zip(real, fake, strict=True))
-    right = (torch.stack([s for s in real]) > 0).float().mean(), (torch.stack([s for s in fake]) < 0).float().mean()
+    right = (torch.stack(real) > 0).float().mean(), (torch.stack(fake) < 0).float().mean()
     return (100 * float(right[0]), 100 * float(right[1])), float(loss) / (2 * len(real))
 
 

@@ -38,6 +38,10 @@ class RunFolder:
         """Folder of ``step-XXXXXXXX`` folders."""
         return self.path / "checkpoints"
 
+    def checkpoint_folder(self, weights: str) -> Path:
+        """Where a checkpoint with these ``players.WEIGHTS`` is looked for."""
+        return self.best if weights == "best" else self.checkpoints
+
     @property
     def best(self) -> Path:
         """Folder of the ``step-XXXXXXXX`` folder that was best by ``checkpoint.best``."""

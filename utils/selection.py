@@ -1,7 +1,7 @@
 """Choosing a model without target labels: what the source's validation samples and unlabelled target samples tell.
 
 No maintained library fits: skada's scorers wrap scikit-learn estimators that they call themselves and bring two more
-dependencies, pytorch-adapt has had no release since 2023. Musgrave et al. 2021 compare the criteria: none is always right.
+dependencies, pytorch-adapt has had no release since 2023. Musgrave et al. 2022 compare criteria: none is always right.
 """
 
 import torch
@@ -27,8 +27,8 @@ def soft_neighbourhood_density(logits: Tensor, temperature: float = 0.05) -> flo
 
 
 def batch_nuclear_norm(logits: Tensor) -> float:
-    """Nuclear norm of the predictions ``[N, K]`` (BNM: Cui et al. 2020, eq. 5) over its largest value sqrt(N min(N, K)):
-    safe and diverse predictions score 1, higher is better.
+    """Nuclear norm of the predictions ``[N, K]`` (BNM: Cui et al. 2020, eq. 5) over its largest value,
+    sqrt(N min(N, K)): safe and diverse predictions score 1, higher is better.
     """
     N, K = logits.shape
     return float(torch.linalg.matrix_norm(logits.softmax(1), "nuc")) / (N * min(N, K)) ** 0.5
