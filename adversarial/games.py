@@ -232,8 +232,8 @@ class InvarianceGame:
     """Attribute-adversarial features: critics read which of K attributes (camera, person, domain) a sample has, and the
     recogniser learns its labels while it hides the attribute (Xie et al. 2017; for two attributes it is DANN).
 
-    ``generator(x) -> Recognition`` and ``critic(*samples) -> tuple of logits [N, K]``. All samples are "real": a score
-    is the log-odds of the sample's own attribute. With ``every_class`` it is that of all K, ``[N, K]``, which the
+    ``generator(x) -> (Recognition,)`` and ``critic(*samples) -> tuple of logits [N, K]``. All samples are "real": a
+    score is the log-odds of the sample's own attribute. With ``every_class`` it is that of all K, ``[N, K]``, which the
     confusion objective needs where K > 2; a single pass cannot serve it.
     """
 
@@ -246,7 +246,7 @@ class InvarianceGame:
         self.every_class = every_class
 
     def play(self, batch: Batch, draw: Draw) -> Play:
-        seen = self.generator(batch.x)
+        (seen,) = self.generator(batch.x)
         view = self.view(seen)
         weights = tuple((weight, 1.0) for weight in view.weights)
         report = {"source_accuracy": _accuracy(seen.logits, batch.label)}

@@ -11,7 +11,19 @@ import train
 from utils import config
 
 ROOT = Path(__file__).parent.parent
-TINY = {"dcgan": ["model.generator_width=4", "model.critic_width=4"], "mlp": ["model.width=8"]}
+TINY = {
+    "dcgan": ["model.generator_width=4", "model.critic_width=4"],
+    "mlp": ["model.width=8"],
+    "dense": ["model.width=8", "model.critic_width=8"],
+    "lenet": ["model.channels=4", "model.width=16", "model.critic_width=8"],
+    "resnet": [
+        "model.network=resnet18",
+        "model.weights=none",
+        "model.width=8",
+        "model.critic_width=8",
+        "data.resolution=32",
+    ],
+}
 SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32", "data.workers=0"]
 QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 

@@ -18,6 +18,8 @@ VARIANTS = {
     "BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch"],
     "spectral norm": ["model.critic_norm=spectral", "game.objective=hinge", "train.channels_last=false"],
     "R1 and R2": ["game.objective=relativistic", "penalty.r1=1", "penalty.r2=1", "penalty.schedule=linear_decay"],
+    "SGD": ["optimizer.name=sgd", "optimizer.weight_decay=0.01"],
+    "momentum": ["optimizer.name=sgd", "optimizer.momentum=0.9", "update.warmup=8"],
     "conditional bf16": ["game.conditional=true", "train.precision=bf16"],
 }
 
@@ -112,6 +114,20 @@ def test_a_stopped_run_may_be_called_finished_where_it_stands(tmp_path, monkeypa
     assert "Finished at step 8" in capsys.readouterr().out
     assert (tmp_path / "digits/checkpoints/step-00000008").is_dir()
     assert (tmp_path / "digits/samples/step-00000008.png").is_file()
+
+
+def test_a_run_without_an_end_is_stopped_and_resumed(tmp_path, monkeypatch, capsys):
+    """Every signal ends one part of it; the bits are those of a run that knew its end."""
+    steady = "optimizer.schedule=constant"
+    assert run(tmp_path / "whole", steady) == 0
+    for stop in (4, 6):  # steps 1 to 5, and 6 to 12
+        with monkeypatch.context() as patch:
+            signal_at(patch, stop)
+            assert run(tmp_path / "parts", steady, "train.steps=null") == 75
+    assert "Stopped after step 12 by SIGTERM" in capsys.readouterr().out
+    assert '"finished"' not in (tmp_path / "parts/digits/metrics.jsonl").read_text()
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+    assert run(tmp_path / "parts", steady) == 0  # an end that is reached already
 
 
 def test_finished_run_says_so_and_continues_when_asked(tmp_path, capsys):

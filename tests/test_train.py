@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import evaluate
 import train
 from tests.runs import ROOT, fingerprint, run, start
+from utils import config
 from utils.errors import UserError
 
 
@@ -122,6 +124,44 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypa
 def test_collapsed_critic_is_warned_of(tmp_path, capsys):
     assert run(tmp_path, "log.score_gap=0") == 0
     assert "penalty.r1" in capsys.readouterr().out
+
+
+def test_warm_up_of_the_coefficient(tmp_path):
+    """λ rises linearly over update.warmup steps, in the reports too; the learning rates have a warm-up of their own."""
+    cfg = config.load(ROOT / "configs/ring.yaml", ["update.coefficient=2", "update.warmup=4"])
+    assert [train.weights_at(cfg, step).coefficient for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+    overrides = ["update.warmup=16", "optimizer.schedule=constant", "optimizer.generator_lr=1e-3"]
+    assert run(tmp_path, *overrides) == 0
+    records = [json.loads(line) for line in (tmp_path / "digits/metrics.jsonl").read_text().splitlines()]
+    told = [record for record in records if record["kind"] == "train"]
+    assert [record["coefficient"] for record in told] == [0.25, 0.5, 0.75]
+    assert {record["generator_learning_rate"] for record in told} == {1e-3}
+
+
+def test_a_metric_that_cannot_choose_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint\.best=FID .* valid are: .*reverse KL") as error:
+        run(tmp_path, "checkpoint.best=FID", recipe="configs/ring.yaml")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_best_model_is_kept_and_measured_again(tmp_path, capsys):
+    """The folder best/ holds the step whose record is best, and evaluate.py finds there what the record says."""
+    quick = ["model.width=32", "optimizer.generator_lr=0.01", "optimizer.critic_lr=0.01"]  # some samples near a mode
+    measure = ["checkpoint.best=reverse KL", "evaluate.every=2", "evaluate.samples=2000"]
+    assert run(tmp_path, *quick, *measure, recipe="configs/ring.yaml") == 0
+    folder = tmp_path / "ring"
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    measured = {r["step"]: r["value"] for r in records if r.get("metric") == "reverse KL" and r["value"] is not None}
+    assert len(set(measured.values())) > 1  # there is something to choose from
+    best = min(measured, key=lambda step: (measured[step], -step))
+    assert [path.name for path in (folder / "best").iterdir()] == [f"step-{best:08d}"]
+
+    capsys.readouterr()
+    assert evaluate.main([str(folder), "--weights", "best", "--json"]) == 0
+    again = {r["metric"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (again["reverse KL"]["step"], again["reverse KL"]["value"]) == (best, measured[best])
 
 
 def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def digit_patches(config: DataConfig, seed: int) -> Pair:
     made (Ganin et al. 2016, section 5.2.4). The patches are the same at every epoch.
     """
     (train, label), (test, test_label) = _digits(config.resolution)
-    photos = [torch.from_numpy(image).permute(2, 0, 1) for image in load_sample_images().images]
+    photos = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
     source = Domain(
         PLAIN, Resident(train.expand(-1, 3, -1, -1), label), Resident(test.expand(-1, 3, -1, -1), test_label)
     )
@@ -175,7 +175,7 @@ def digit_cameras(config: DataConfig, seed: int) -> Pair:
     A wall is a fifth of a photograph, its contrast and colours those of the room's own camera.
     """
     (train, label), (test, test_label) = _digits(config.resolution)
-    walls = torch.from_numpy(load_sample_images().images[0]).permute(2, 0, 1).chunk(CAMERAS, dim=2)
+    walls = torch.tensor(load_sample_images().images[0]).permute(2, 0, 1).chunk(CAMERAS, dim=2)
     draw = generator("cameras")
     tint = 0.3 + 0.7 * torch.rand(CAMERAS, 3, 1, 1, generator=draw)
 
@@ -361,7 +361,7 @@ def vectors(config: DataConfig, seed: int) -> Pair:
         if not path.is_file():
             raise UserError(f"There is no file data.{key}='{path}' (below data.root='{config.root}').")
         paths.append(path)
-    parts = [_read_npz(path) for path in paths] if paths[0].suffix == ".npz" else _read_svmlight(*paths)
+    parts = [_read_npz(path) for path in paths] if paths[0].suffix == ".npz" else read_svmlight(*paths)
     (x, label, attribute), (target, target_label, _) = parts
     if x.shape[1:] != target.shape[1:]:
         raise UserError(f"{paths[0]} has vectors of {x.shape[1]} numbers and {paths[1]} of {target.shape[1]}.")
@@ -396,7 +396,8 @@ def _read_npz(path: Path) -> tuple:
     return torch.from_numpy(x).float(), label, attribute
 
 
-def _read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
+def read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
+    """Vectors, labels and None of each file; without ``features`` the widest file says how long a vector is."""
     try:
         content = load_svmlight_files(
             [str(path) for path in paths], n_features=features, zero_based="auto" if features is None else True
@@ -435,7 +436,7 @@ def amazon_reviews(config: DataConfig, seed: int) -> Pair:
         for path in paths:
             if not path.is_file():
                 raise UserError(f"There is no file '{path}'; set data.root to the folder that holds the reviews.")
-        splits = _read_svmlight(*paths, features=5000)
+        splits = read_svmlight(*paths, features=5000)
         domains.append(
             Domain(
                 name,

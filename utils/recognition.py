@@ -37,7 +37,7 @@ from utils.sampling import evaluating
 
 BATCH = 500
 ORACLE = "target accuracy (oracle)"
-PROBE_STEPS, PROBE_RATE = 300, 1e-2
+PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 200, 64, 3e-3
 CHANCE = 0.95 * math.log(2)  # a critic whose loss is above this has learnt next to nothing
 TELLS_APART = 60.0  # per cent: a probe critic that is right more often sees a difference
 
@@ -426,32 +426,35 @@ def _judged(game: AdaptationGame, source: View, target: View) -> tuple[tuple[flo
     """Per cent of source and of target samples that the critics place rightly, and their mean loss per side."""
     with torch.no_grad(), evaluating(game.critic):
         real, fake = game.judge(_as_play(source, target))
-        loss = sum(OBJECTIVES["minimax"].critic_loss(r, f).mean() for r, f in zip(real, fake, strict=True))
+        loss = _cross_entropy(real, fake)
     right = (torch.stack(real) > 0).float().mean(), (torch.stack(fake) < 0).float().mean()
     return (100 * float(right[0]), 100 * float(right[1])), float(loss) / (2 * len(real))
 
 
 def _train_probe(game: AdaptationGame, source: View, target: View) -> None:
     """Train the game's critics on features that stay as they are."""
-    play = _as_play(source, target)
+    size = min(len(source.samples[0]), len(target.samples[0]))
 
-    def loss() -> Tensor:
-        real, fake = game.judge(play)
-        return sum(OBJECTIVES["minimax"].critic_loss(r, f).mean() for r, f in zip(real, fake, strict=True))
+    def loss(index: Tensor) -> Tensor:
+        return _cross_entropy(*game.judge(_as_play(_part(source, index), _part(target, index))))
 
-    _fit(game.critic, loss)
+    _fit(game.critic, loss, size)
 
 
 def _train_attribute_probe(critic: nn.Module, view: View, attribute: Tensor) -> None:
-    _fit(critic, lambda: sum(cross_entropy(logits, attribute) for logits in critic(*view.samples)))
+    def loss(index: Tensor) -> Tensor:
+        return sum(cross_entropy(logits, attribute[index]) for logits in critic(*_part(view, index).samples))
+
+    _fit(critic, loss, len(attribute))
 
 
-def _fit(critic: nn.Module, loss: Callable[[], Tensor]) -> None:
+def _fit(critic: nn.Module, loss: Callable[[Tensor], Tensor], size: int) -> None:
+    """Minimise ``loss`` of minibatches of ``size`` samples, given by their index."""
     with torch.enable_grad(), seeded("probe critic"):
         optimizer = torch.optim.Adam(critic.parameters(), PROBE_RATE, fused=True)
         for _ in range(PROBE_STEPS):
             optimizer.zero_grad()
-            loss().backward()
+            loss(torch.randint(size, (min(PROBE_BATCH, size),))).backward()
             optimizer.step()
 
 
@@ -459,6 +462,12 @@ def _fit(critic: nn.Module, loss: Callable[[], Tensor]) -> None:
 def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> float:
     with evaluating(critic):
         return 100 * float((critic(*view.samples)[-1].argmax(1) == attribute).float().mean())
+
+
+def _cross_entropy(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+    """The critics' loss on both sides, which need not have the same number of samples."""
+    loss = OBJECTIVES["minimax"].critic_loss
+    return sum(loss(r, None).mean() + loss(None, f).mean() for r, f in zip(real, fake, strict=True))
 
 
 def _as_play(source: View, target: View) -> Play:

@@ -60,8 +60,7 @@ class ToyRecogniser(nn.Module):
         self.first, self.last, self.head = nn.Linear(size, 5), nn.Linear(5, 4), nn.Linear(4, CLASSES)
 
     def forward(self, *domains: Tensor):
-        seen = tuple(self._recognise(x) for x in domains)
-        return seen if len(seen) > 1 else seen[0]
+        return tuple(self._recognise(x) for x in domains)
 
     def _recognise(self, x: Tensor) -> Recognition:
         first = self.first(x).tanh()

@@ -15,6 +15,7 @@ from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
 from models import FAMILIES
 from utils.config import (
+    OPTIMIZERS,
     RUNTIME_KEYS,
     Config,
     comments,
@@ -27,6 +28,8 @@ from utils.config import (
 )
 from utils.datasets import DATASETS
 from utils.errors import UserError
+from utils.generation import Generation
+from utils.kinds import KINDS, kind_of
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -56,7 +59,11 @@ def refusal(recipe: Path, *overrides: str) -> str:
     """The words of the UserError that loading must end with: one sentence."""
     with pytest.raises(UserError) as caught:
         load(recipe, list(overrides))
-    text = str(caught.value)
+    return sentence(caught.value)
+
+
+def sentence(error: UserError) -> str:
+    text = str(error)
     assert "\n" not in text
     assert text.endswith(".")
     return text
@@ -232,12 +239,11 @@ REFUSED = {
     "empty-key": (["update.=1"], ["'update.'"]),
     "unknown-model": (["model.name=dcgn"], ["model.name", "did you mean 'dcgan'", *FAMILIES]),
     "unknown-objective": (["game.objective=hing"], ["game.objective", "did you mean 'hinge'", *OBJECTIVES]),
-    "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'"]),
     "unknown-rule": (["update.rule=singlepass"], ["update.rule", "did you mean 'single_pass'", *RULES]),
     "unknown-schedule-of-λ": (["update.schedule=cosine"], ["update.schedule", "cosine_decay", *SCHEDULES]),
     "unknown-schedule-of-γ": (["penalty.schedule=linear"], ["penalty.schedule", "linear_decay"]),
     "unknown-schedule-of-the-rates": (["optimizer.schedule=const"], ["optimizer.schedule", "did you mean 'constant'"]),
-    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
+    "unknown-optimizer": (["optimizer.name=adan"], ["optimizer.name", "did you mean 'adam'", "sgd"]),
     "unknown-device": (["run.device=cuda"], ["run.device", "auto", "cpu"]),
     "unknown-precision": (["train.precision=bf_16"], ["train.precision", "did you mean 'bf16'"]),
     "fp16": (["train.precision=fp16"], ["train.precision=fp16", "bf16"]),
@@ -279,11 +285,24 @@ REFUSED = {
     "reference-to-nothing": (["run.name=${nothing}"], ["run.name", "nothing"]),
     "reference-of-the-model-to-nothing": (["model.name=${oc.env:FLIPSIDE_NO_SUCH}"], ["FLIPSIDE_NO_SUCH"]),
     "reference-to-itself": (["seed=${seed}"], ["seed"]),
-    "line-break-in-a-name": (['data.name="a\\nb"'], ["data.name"]),
+    "line-break-in-a-name": (['update.rule="a\\nb"'], ["update.rule"]),
     "line-break-in-place-of-a-section": (['train="a\\nb"'], ["'train'"]),
     "line-break-without-a-key": (["a\nb"], ["key=value"]),
     "compile-with-r1": (["train.compile=true", "penalty.r1=1"], ["train.compile", "penalty.r1"]),
-    "compile-with-r2": (["train.compile=true", "penalty.r2=1"], ["train.compile", "penalty.r2"]),
+    "compile-with-r2": (["train.compile=true", "penalty.r2=1"], ["train.compile", "penalty.", "r2"]),
+    "compile-with-gp": (["train.compile=true", "penalty.gp=1"], ["train.compile", "penalty.", "gp"]),
+    "schedule-of-λ-without-an-end": (
+        ["train.steps=null", "update.schedule=linear_growth"],
+        ["update.schedule=linear_growth", "train.steps", "null", "update.schedule=constant"],
+    ),
+    "schedule-of-γ-without-an-end": (
+        ["train.steps=null", "penalty.schedule=linear_decay"],
+        ["penalty.schedule=linear_decay", "train.steps", "null", "penalty.schedule=constant"],
+    ),
+    "schedule-of-the-rates-without-an-end": (
+        ["train.steps=null", "optimizer.schedule=dann_lr"],
+        ["optimizer.schedule=dann_lr", "train.steps", "null", "optimizer.schedule=constant"],
+    ),
     "reused-fakes-in-a-single-pass": (
         ["update.reuse_fakes=true"],
         ["update.reuse_fakes", "alternating", "single_pass"],
@@ -304,11 +323,40 @@ def test_refused_overrides(empty, overrides, words):
     assert [word for word in words if word not in text] == []
 
 
+REFUSED_BY_THE_GAME = {
+    "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'", *KINDS]),
+    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
+    "line-break-in-a-name": (['data.name="a\\nb"'], ["data.name"]),
+    "line-break-in-the-game": (['game.name="a\\nb"'], ["game.name"]),
+    "networks-of-another-game": (["model.name=dense"], ["model.name=dense", "game.name=generation", "dcgan", "mlp"]),
+    "unknown-best": (
+        ["checkpoint.best=FID"],
+        ["checkpoint.best=FID", "game.name=generation", "auto", "none", *Generation.metrics],
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "words"), REFUSED_BY_THE_GAME.values(), ids=REFUSED_BY_THE_GAME)
+def test_overrides_that_the_game_refuses(empty, overrides, words):
+    """Which names are valid depends on the game."""
+    config = load(empty, overrides)
+    with pytest.raises(UserError) as caught:
+        kind_of(config)
+    text = sentence(caught.value)
+    assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("best", ["auto", "none", *Generation.metrics])
+def test_metrics_by_which_the_best_model_may_be_chosen(empty, best):
+    assert kind_of(load(empty, [f"checkpoint.best={best}"])) is KINDS["generation"]
+
+
 @pytest.mark.parametrize(
     "override",
     [
-        "train.steps=0", "train.batch_size=1", "update.critic_steps=0", "update.coefficient=-1", "penalty.r1=-0.5",
-        "penalty.r2=-0.5", "penalty.r1=nan", "optimizer.generator_lr=-1", "optimizer.critic_lr=-1",
+        "train.steps=0", "train.batch_size=0", "game.margin=-1", "update.warmup=-1", "penalty.gp=-0.5",
+        "optimizer.momentum=-1", "optimizer.weight_decay=-1", "update.critic_steps=0", "update.coefficient=-1",
+        "penalty.r1=-0.5", "penalty.r2=-0.5", "penalty.r1=nan", "optimizer.generator_lr=-1", "optimizer.critic_lr=-1",
         "optimizer.critic_lr=nan", "optimizer.warmup=-1", "ema.half_life=-1", "ema.ramp_up=-0.1", "log.every=0",
         "log.score_gap=-1", "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
         "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1", "model.latent_dim=0", "model.critic_width=-1",
@@ -337,9 +385,9 @@ def test_an_epsilon_that_would_divide_by_zero(empty, value):
 @pytest.mark.parametrize(
     "override",
     [
-        "train.steps=1", "train.batch_size=2", "update.coefficient=0", "penalty.r1=0", "optimizer.critic_lr=0",
-        "ema.half_life=0", "ema.ramp_up=0", "sample.every=0", "evaluate.every=0", "checkpoint.keep=2",
-        "data.workers=0", "optimizer.betas=[0,0]",
+        "train.steps=1", "train.steps=null", "train.batch_size=1", "update.coefficient=0", "penalty.r1=0",
+        "optimizer.critic_lr=0", "ema.half_life=0", "ema.ramp_up=0", "sample.every=0", "evaluate.every=0",
+        "checkpoint.keep=2", "data.workers=0", "optimizer.betas=[0,0]",
     ],
 )  # fmt: skip
 def test_the_edge_of_a_range_is_in_it(empty, override):
@@ -418,7 +466,7 @@ WORDS = st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=8)
 def test_any_override_is_taken_or_refused_in_one_sentence(empty, pairs):
     said = ""
     try:
-        load(empty, [f"{key}={value}" for key, value in pairs])
+        kind_of(load(empty, [f"{key}={value}" for key, value in pairs]))
     except UserError as error:
         said = str(error)
     assert "\n" not in said
@@ -478,6 +526,11 @@ CHOICES = {
     "update.coefficient": FLOATS,
     "update.schedule": st.sampled_from(sorted(SCHEDULES)),
     "penalty.r1": FLOATS,
+    "penalty.gp": FLOATS,
+    "update.warmup": COUNTS,
+    "checkpoint.best": TEXT,
+    "optimizer.name": st.sampled_from(OPTIMIZERS),
+    "optimizer.momentum": FLOATS,
     "optimizer.critic_lr": FLOATS,
     "optimizer.betas": st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
     "optimizer.eps": FLOATS.filter(lambda eps: eps > 0),
@@ -486,6 +539,8 @@ CHOICES = {
     "train.precision": st.sampled_from(["no", "bf16"]),
     "train.channels_last": st.booleans(),
     "model.latent_dim": COUNTS,
+    "model.width": COUNTS,
+    "model.critic_width": COUNTS,
 }
 
 
@@ -500,7 +555,10 @@ def as_override(key: str, value) -> str:
 @example({"run.name": "007", "run.dir": "'", "data.root": '"'}, "mlp")
 @example({"run.name": "2024-01-01", "run.dir": "1:30", "data.root": "~"}, "mlp")
 @example({"penalty.r1": 1e308, "optimizer.eps": 5e-324}, "dcgan")
+@example({"train.steps": None}, "dense")
 def test_what_was_set_comes_back_from_yaml(empty, tmp_path, values, family):
+    fields = {f"model.{field.name}" for field in dataclasses.fields(FAMILIES[family].config)}
+    values = {key: value for key, value in values.items() if not key.startswith("model.") or key in fields}
     config = load(empty, [f"model.name={family}", *(as_override(*item) for item in values.items())])
     for key, value in values.items():
         assert value_of(config, key) == value

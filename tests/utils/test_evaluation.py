@@ -13,6 +13,7 @@ from utils.classifier import sha256
 from utils.config import Config
 from utils.datasets import DataSet, Modes, Resident, Streamed
 from utils.evaluation import describe, evaluate
+from utils.generation import Generation
 from utils.journal import Journal, best_metrics
 from utils.run import RunFolder
 
@@ -210,8 +211,9 @@ def test_a_line_of_the_log_says_the_step_and_the_weights_too(images, tmp_path):
     config.evaluate.samples, config.seed = COUNT, 5
     folder = RunFolder.of(config)
     folder.path.mkdir()
-    team = players.build(config, images, torch.device("cpu"))
-    with Journal(config, folder, images, team, 0, writes=True) as journal:
+    kind = Generation()
+    team = players.build(config, *kind.networks(config, kind.sizes(images)), torch.device("cpu"))
+    with Journal(config, kind, folder, images, team, 0, writes=True) as journal:
         journal.evaluate(7)
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     check_keys(records, seed=5)

@@ -1,8 +1,15 @@
 """What happens every so often: when, what counts as the best, and when a run is over."""
 
 import pytest
+import torch
 
-from utils.journal import best_metrics, due, is_finished
+from models import mlp
+from utils import players
+from utils.config import Config
+from utils.datasets import DataSet, Resident
+from utils.evaluation import record
+from utils.generation import Generation
+from utils.journal import Journal, best_metrics, best_step, due, is_finished
 from utils.logs import Log
 from utils.run import RunFolder
 
@@ -54,10 +61,56 @@ def test_nothing_measured_has_no_best(folder):
     assert best_metrics(folder) == {}
 
 
+@pytest.mark.parametrize(("higher_is_better", "step"), [(False, 2), (True, 4)])
+def test_the_step_of_the_best_is_the_latest_of_equals(folder, higher_is_better, step):
+    """The longest trained one among models that measure the same."""
+    assert best_step(folder, "m") is None
+    log(folder, metric(5, None, "m"), metric(5, 0.0))
+    assert best_step(folder, "m") is None
+    values = ((1, -1.0), (2, -1.0), (3, 7.0), (4, 7.0), (6, 0.0))
+    log(folder, *(metric(i, value, "m", higher_is_better) for i, value in values))
+    assert best_step(folder, "m") == step
+
+
+class Scripted(Generation):
+    """A game whose metric goes as it is told."""
+
+    metrics = ("m",)
+    values = iter(())
+
+    def evaluate(self, *_):
+        return [record("m", next(self.values), "", "", higher_is_better=True)]
+
+
+@pytest.mark.parametrize(("best", "auto", "step"), [("m", "", 3), ("auto", "m", 3), ("auto", "", 0), ("none", "m", 0)])
+def test_the_best_networks_are_kept(tmp_path, monkeypatch, best, auto, step):
+    """Step 3 stays when a later one is worse, and replaces steps 1 and 2; at step 0 nothing is kept."""
+    config = Config(model=mlp.Config(width=4))
+    config.run.dir, config.run.name, config.checkpoint.best = str(tmp_path), "a", best
+    data = DataSet("ring", (2,), 8, Resident(torch.zeros(4, 2), torch.arange(4)), None)
+    kind, folder = Scripted(), RunFolder.of(config)
+    monkeypatch.setattr(Scripted, "values", iter([1.0, 5.0, 5.0, None, 2.0]))
+    monkeypatch.setattr(Scripted, "best", auto)
+    folder.path.mkdir()
+    team = players.build(config, *kind.networks(config, kind.sizes(data)), torch.device("cpu"))
+    with Journal(config, kind, folder, data, team, 0, writes=True) as journal:
+        for i in range(1, 6):
+            with torch.no_grad():
+                next(team.average.parameters()).fill_(i)
+            journal.evaluate(i)
+    if not step:
+        assert not folder.best.exists()
+        return
+    assert [path.name for path in folder.best.iterdir()] == [f"step-{step:08d}"]
+    loaded, state = players.load(config, folder.best, kind.networks, print)
+    assert bool((next(loaded.average.parameters()) == step).all())
+    assert state["step"] == step
+
+
 @pytest.mark.parametrize(
     ("step", "steps", "finished"),
-    [(5, 5, True), (5, 6, False), (6, 5, False), (4, 5, False), (0, 5, False)],
-    ids=["all-done", "more-asked-for", "went-further", "not-there-yet", "not-begun"],
+    [(5, 5, True), (5, 6, False), (6, 5, False), (4, 5, False), (0, 5, False), (5, None, False)],
+    ids=["all-done", "more-asked-for", "went-further", "not-there-yet", "not-begun", "without-an-end"],
 )
 def test_a_run_is_finished_when_its_end_is_recorded(folder, step, steps, finished):
     """A run that was killed between its last checkpoint and its last evaluation is not."""

@@ -150,12 +150,12 @@ def test_curves_of_a_resumed_run_have_each_step_once(folder, begin):
 
 def test_pictures_histograms_and_the_config(folder):
     log = Log(folder, 0)
-    log.scores(1, torch.randn(8), torch.randn(8))
-    log.picture(1, torch.zeros(3, 4, 4, dtype=torch.uint8))
+    log.scores(1, {"real_score": torch.randn(8), "attribute_score": torch.randn(8)})
+    log.picture(1, "samples", torch.zeros(3, 4, 4, dtype=torch.uint8))
     log.config("seed: 0\nrun:\n  name: a\n")
     log.close()
     tags = EventAccumulator(str(folder.tensorboard)).Reload().Tags()
-    assert set(tags["histograms"]) == {"scores/real", "scores/fake"}
+    assert set(tags["histograms"]) == {"scores/real", "scores/attribute"}
     assert tags["images"] == ["samples"]
     assert len(tags["tensors"]) == 1
 

@@ -8,8 +8,8 @@ import torch
 from models import dcgan, mlp
 from utils import checkpoint, players
 from utils.config import Config
-from utils.datasets import DataSet, Resident
 from utils.errors import UserError
+from utils.generation import Generation
 
 CPU = torch.device("cpu")
 
@@ -22,15 +22,14 @@ def config() -> Config:
     return config
 
 
-def data_of(classes: int = 3, shape: tuple[int, ...] = (1, 8, 8)) -> DataSet:
-    x = torch.zeros(6, *shape, dtype=torch.uint8)
-    return DataSet("tiny", shape, classes, Resident(x, torch.arange(6) % classes if classes else None), None)
+def built(config: Config, classes: int = 3, shape: tuple[int, ...] = (1, 8, 8)) -> players.Players:
+    """Players of the generation game for data of these sizes."""
+    return players.build(config, *Generation().networks(config, {"shape": shape, "classes": classes}), CPU)
 
 
-def trained(config: Config, steps: int = 2) -> players.Players:
-    """Players that have moved, the average by another way than its network."""
-    team = players.build(config, data_of(), CPU)
-    for step in range(steps):
+def train(team: players.Players, steps: range) -> players.Players:
+    """Move both networks, the average by another way than its network."""
+    for step in steps:
         z = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
         team.critic(team.generator(z)).sum().backward()
         for optimizer in team.optimizers.values():
@@ -39,8 +38,16 @@ def trained(config: Config, steps: int = 2) -> players.Players:
     return team
 
 
+def trained(config: Config, steps: int = 2) -> players.Players:
+    return train(built(config), range(steps))
+
+
 def flat(team: players.Players) -> dict[str, torch.Tensor]:
-    return {f"{group}: {name}": x.clone() for group, named in team.tensors().items() for name, x in named.items()}
+    return flatten(team.tensors())
+
+
+def flatten(tensors: checkpoint.Tensors) -> dict[str, torch.Tensor]:
+    return {f"{group}: {name}": x.clone() for group, named in tensors.items() for name, x in named.items()}
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -49,27 +56,27 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_networks_are_a_function_of_the_seed(config):
     torch.manual_seed(1)
-    first = flat(players.build(config, data_of(), CPU))
+    first = flat(built(config))
     torch.manual_seed(2)
-    assert same(first, flat(players.build(config, data_of(), CPU)))
+    assert same(first, flat(built(config)))
     config.seed = 1
-    assert not same(first, flat(players.build(config, data_of(), CPU)))
+    assert not same(first, flat(built(config)))
 
 
 def test_building_leaves_the_global_generator_alone(config):
     before = torch.random.get_rng_state()
-    players.build(config, data_of(), CPU)
+    built(config)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_average_begins_as_the_generator(config):
-    team = players.build(config, data_of(), CPU)
+    team = built(config)
     assert same(team.average.state_dict(), team.generator.state_dict())
 
 
 def test_learning_rates_and_betas_are_those_of_the_config(config):
     config.optimizer.generator_lr, config.optimizer.critic_lr, config.optimizer.betas = 1e-3, 2e-3, [0.1, 0.9]
-    team = players.build(config, data_of(), CPU)
+    team = built(config)
     groups = {name: optimizer.param_groups[0] for name, optimizer in team.optimizers.items()}
     assert {name: group["lr"] for name, group in groups.items()} == {"generator": 1e-3, "critic": 2e-3}
     assert all(tuple(group["betas"]) == (0.1, 0.9) for group in groups.values())
@@ -80,16 +87,16 @@ def test_learning_rates_and_betas_are_those_of_the_config(config):
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_layout_is_that_of_the_config(config, channels_last):
     config.train.channels_last = channels_last
-    team = players.build(config, data_of(), CPU)
+    team = built(config)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for network in (team.generator, team.critic, team.average):
         assert all(p.is_contiguous(memory_format=layout) for p in network.parameters() if p.ndim == 4)
 
 
 def test_labels_that_are_not_there_are_a_sentence(config):
-    config.game.conditional = True
+    config.game.conditional, config.data.name = True, "tiny"
     with pytest.raises(UserError, match=r"game\.conditional.*'tiny'"):
-        players.build(config, data_of(classes=0), CPU)
+        built(config, classes=0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_labels_that_are_not_there_are_a_sentence(config):
 def test_networks_that_do_not_fit_the_data_are_a_sentence(config, family, shape, word):
     config.model = family
     with pytest.raises(UserError) as caught:
-        players.build(config, data_of(shape=shape), CPU)
+        built(config, shape=shape)
     text = str(caught.value)
     assert "\n" not in text
     assert "model" in text
@@ -114,13 +121,13 @@ def test_networks_that_do_not_fit_the_data_are_a_sentence(config, family, shape,
 def test_restored_players_are_the_saved_ones(config, tmp_path):
     team = trained(config)
     checkpoint.save(tmp_path, 2, team.tensors(), {}, keep=2)
-    other = players.build(config, data_of(), CPU)
+    other = built(config)
     assert not same(flat(other), flat(team))
     other.restore(checkpoint.newest(tmp_path, print))
     assert same(flat(other), flat(team))
 
 
-GROUPS = ["generator", "critic", "generator_ema", "generator_adam", "critic_adam"]
+GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic_optimizer"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -146,7 +153,7 @@ def test_nothing_is_restored_unless_all_of_it_fits(config, tmp_path, group, how)
 def test_another_architecture_is_not_restored(config, tmp_path):
     checkpoint.save(tmp_path, 2, trained(config).tensors(), {}, keep=2)
     config.model.critic_width = 8
-    other = players.build(config, data_of(), CPU)
+    other = built(config)
     before = flat(other)
     with pytest.raises(UserError, match=r"critic\.safetensors"):
         other.restore(checkpoint.newest(tmp_path, print))
@@ -157,16 +164,72 @@ def test_another_architecture_is_not_restored(config, tmp_path):
 def test_a_generator_comes_without_its_data(config, tmp_path, raw):
     team = trained(config)
     checkpoint.save(tmp_path, 2, team.tensors(), {"shape": (1, 8, 8), "classes": 3}, keep=2)
-    network, state = players.load_generator(config, tmp_path, raw, print)
+    loaded, state = players.load(config, tmp_path, Generation().networks, print)
+    network = (loaded.with_raw_weights() if raw else loaded).average
     want = team.generator if raw else team.average
     assert same(network.state_dict(), want.state_dict())
     assert not network.training
     assert state["step"] == 2
+    assert same(loaded.critic.state_dict(), team.critic.state_dict())
 
 
-def test_a_run_without_checkpoints_has_no_generator(config, tmp_path):
+def test_a_run_without_checkpoints_has_no_players(config, tmp_path):
     with pytest.raises(UserError, match="no checkpoint yet"):
-        players.load_generator(config, tmp_path, False, print)
+        players.load(config, tmp_path, Generation().networks, print)
+
+
+def test_networks_alone_need_no_optimizers(config, tmp_path):
+    """Such is the checkpoint of the best model: it can be looked at, and not be trained on."""
+    team = trained(config)
+    checkpoint.save(tmp_path, 2, team.networks(), {}, keep=1)
+    saved = checkpoint.newest(tmp_path, print)
+    other = trained(config, steps=1)
+    before = flat(other)
+    with pytest.raises(UserError, match=r"optimizer\.safetensors"):
+        other.restore(saved)
+    assert same(flat(other), before)
+    other.load_networks(saved)
+    after = flat(other)
+    moments = [name for name in after if "_optimizer" in name]
+    assert all(torch.equal(after[name], before[name]) for name in moments)
+    assert same({name: x for name, x in after.items() if name not in moments}, flatten(team.networks()))
+
+
+SGD = {"momentum": (0.9, {"momentum_buffer"}), "plain": (0.0, set())}
+
+
+@pytest.mark.parametrize(("momentum", "kept"), SGD.values(), ids=SGD)
+def test_sgd_goes_on_bit_for_bit(config, tmp_path, momentum, kept):
+    config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = "sgd", momentum, 0.1
+    team = trained(config)
+    assert {key.split("/")[0] for key in team.tensors()["generator_optimizer"]} == kept
+    checkpoint.save(tmp_path, 2, team.tensors(), {}, keep=2)
+    other = trained(config, steps=1)
+    other.restore(checkpoint.newest(tmp_path, print))
+    assert same(flat(other), flat(team))
+    assert same(flat(train(other, range(2, 4))), flat(train(team, range(2, 4))))
+
+
+@pytest.mark.parametrize("player", ["generator", "critic"])
+def test_sgd_with_momentum_is_not_restored_without_it(config, tmp_path, player):
+    config.optimizer.name, config.optimizer.momentum = "sgd", 0.9
+    tensors = trained(config).tensors()
+    tensors[f"{player}_optimizer"].popitem()
+    checkpoint.save(tmp_path, 2, tensors, {}, keep=2)
+    other = trained(config, steps=1)
+    before = flat(other)
+    with pytest.raises(UserError, match=rf"{player}_optimizer\.safetensors"):
+        other.restore(checkpoint.newest(tmp_path, print))
+    assert same(flat(other), before)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_the_optimizer_is_that_of_the_config(config, name):
+    config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = name, 0.5, 0.25
+    for optimizer in built(config).optimizers.values():
+        assert type(optimizer).__name__.lower() == name
+        assert optimizer.defaults["weight_decay"] == 0.25
+        assert optimizer.defaults.get("momentum", 0.5) == 0.5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -182,6 +245,5 @@ def test_what_is_not_finite_is_named(config, group, value):
 
 def test_points_have_players_too(config):
     config.model = mlp.Config(width=4)
-    data = DataSet("ring", (2,), 8, Resident(torch.zeros(4, 2), torch.arange(4)), None)
-    team = players.build(config, data, CPU)
+    team = built(config, classes=8, shape=(2,))
     assert team.critic(team.generator(torch.zeros(3, 2))).shape == (3,)

@@ -1,0 +1,236 @@
+"""Networks of domain-adversarial games: recognisers, the split one of ADDA, critics, and the families of features."""
+
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from models import dense, lenet, resnet
+from models.domain import NORMS, CriticConfig, Critics, Recogniser, SplitRecogniser
+
+FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "dense on vectors": (lambda: dense.Features(dense.Config(width=5, depth=3), (7,)), (7,)),
+    "dense on images": (lambda: dense.Features(dense.Config(width=5, activation="tanh"), (2, 4, 4)), (2, 4, 4)),
+    "lenet on 8 pixels": (lambda: lenet.Features(lenet.Config(channels=4, width=6), (1, 8, 8)), (1, 8, 8)),
+    "lenet on 27 pixels": (lambda: lenet.Features(lenet.Config(channels=4, width=6), (3, 27, 27)), (3, 27, 27)),
+    "lenet on 28 pixels": (lambda: lenet.Features(lenet.Config(channels=4, width=6), (1, 28, 28)), (1, 28, 28)),
+    "lenet on 64 pixels": (lambda: lenet.Features(lenet.Config(channels=2, width=6), (3, 64, 64)), (3, 64, 64)),
+    "resnet18": (lambda: resnet.Features(resnet.Config(network="resnet18", width=9), (3, 32, 32)), (3, 32, 32)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _same_weights():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_have_the_sizes_that_are_declared(family):
+    make, shape = FAMILIES[family]
+    features = make()
+    assert [tuple(layer.shape) for layer in features(torch.randn(4, *shape))] == [(4, d) for d in features.sizes]
+
+
+def test_published_sizes():
+    """LeNet of Long et al. 2018 on 28 pixels: 20 and 50 maps of 12² and 4², then 500; ResNet-50: 256."""
+    assert lenet.Features(lenet.Config(), (1, 28, 28)).sizes == [20 * 12 * 12, 50 * 4 * 4, 500]
+    with torch.device("meta"):  # sizes alone: no weights are drawn
+        assert resnet.Features(resnet.Config(), (3, 224, 224)).sizes == [256, 512, 1024, 2048, 256]
+
+
+def test_each_dense_layer_continues_the_one_before():
+    features = dense.Features(dense.Config(width=5, depth=3, activation="sigmoid"), (7,))
+    x = torch.randn(4, 7)
+    first, second, third = features(x)
+    assert torch.equal(second, features.layers[1](first))
+    assert torch.equal(third, features.layers[2](second))
+    assert 0 < third.min() < third.max() < 1
+
+
+def test_dropout_is_for_training_alone():
+    features = lenet.Features(lenet.Config(channels=2, width=50), (1, 8, 8))
+    x = torch.randn(4, 1, 8, 8)
+    assert not torch.equal(features(x)[-1], features(x)[-1])
+    features.eval()
+    assert torch.equal(features(x)[-1], features(x)[-1])
+
+
+def test_resnet_is_given_what_imagenet_weights_expect():
+    """An image of ImageNet's mean colour, in [-1, 1] as everywhere here, is black to the network: zero."""
+    features = resnet.Features(resnet.Config(network="resnet18"), (3, 32, 32))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for units in (0.0, 1.0):
+        seen = features.normalise(2 * (mean + units * std).expand(3, 4, 4) - 1)
+        assert torch.allclose(seen, torch.full((3, 4, 4), units), atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("family", ["dense on vectors", "lenet on 8 pixels", "resnet18"])
+def test_two_batches_together_are_seen_as_each_alone(family):
+    make, shape = FAMILIES[family]
+    recogniser = Recogniser(make(), 3).eval()
+    a, b = torch.randn(5, *shape), torch.randn(2, *shape)
+    together = recogniser(a, b)
+    assert [len(seen.logits) for seen in together] == [5, 2]
+    for seen, x in zip(together, (a, b), strict=True):
+        (alone,) = recogniser(x)
+        assert seen.logits.shape == (len(x), 3)
+        for one, other in zip((*seen.layers, seen.logits), (*alone.layers, alone.logits), strict=True):
+            assert torch.allclose(one, other, atol=1e-5)  # float32: another batch size may sum in another order
+
+
+def test_logits_are_those_of_the_last_layer():
+    recogniser = Recogniser(dense.Features(dense.Config(width=5, depth=2), (7,)), 3)
+    (seen,) = recogniser(torch.randn(4, 7))
+    assert torch.equal(seen.logits, recogniser.head(seen.layers[-1]))
+
+
+# --- ADDA
+
+
+class Normalised(nn.Module):
+    """Features with batch statistics, which evaluation mode must protect."""
+
+    sizes = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+    def forward(self, x):
+        return [self.layer(x)]
+
+
+@pytest.fixture
+def split() -> SplitRecogniser:
+    return SplitRecogniser(Recogniser(Normalised(), 2))
+
+
+def test_the_sources_side_and_the_head_stay_as_they_are(split):
+    before = copy.deepcopy(split.state_dict())
+    split.train()
+    optimizer = torch.optim.SGD([p for p in split.parameters() if p.requires_grad], 0.1)
+    for _ in range(3):
+        source, target = split(torch.randn(8, 3), torch.randn(8, 3))
+        assert not source.logits.requires_grad
+        optimizer.zero_grad()
+        target.logits.square().sum().backward()
+        optimizer.step()
+    moved = {name for name, value in split.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if name.startswith("features.")}
+
+
+def test_the_sources_side_is_always_in_evaluation_mode(split):
+    split.train()
+    assert split.features.training
+    assert not any(module.training for module in split.source.modules())
+    split.eval()
+    assert not split.features.training
+
+
+def test_one_batch_is_the_targets_and_the_first_of_two_is_the_sources(split):
+    nn.init.zeros_(split.features.layer[0].weight)
+    split.eval()
+    x = torch.randn(4, 3)
+    (target,) = split(x)
+    both = split(x, x)
+    assert torch.equal(target.layers[0], split.features(x)[0])
+    assert torch.equal(both[1].layers[0], target.layers[0])
+    assert torch.equal(both[0].layers[0], split.source(x)[0])
+    assert not torch.equal(*(seen.logits for seen in both))
+
+
+def test_both_sides_start_from_what_was_trained_on_the_source(split):
+    trained = Recogniser(Normalised(), 2).eval()
+    trained.features.layer[1].running_mean += 1  # statistics are taken over, too
+    split.start_from(trained)
+    split.eval()
+    x = torch.randn(4, 3)
+    for seen in split(x, x):
+        assert torch.equal(seen.logits, trained(x)[0].logits)
+    assert not any(p.requires_grad for p in [*split.source.parameters(), *split.head.parameters()])
+
+
+# --- Critics
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_critic_for_each_entry_gives_a_score_or_logits_per_sample(norm, depth):
+    config = CriticConfig(critic_width=8, critic_depth=depth, critic_norm=norm)
+    samples = torch.randn(5, 3), torch.randn(5, 7)
+    assert [score.shape for score in Critics(config, [3, 7])(*samples)] == [(5,), (5,)]
+    assert [logits.shape for logits in Critics(config, [3, 7], 4)(*samples)] == [(5, 4), (5, 4)]
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_size_of_a_critic(outputs):
+    config = CriticConfig(critic_width=8, critic_depth=2)
+    count = sum(p.numel() for p in Critics(config, [3], outputs).parameters())
+    assert count == (3 * 8 + 8) + (8 * 8 + 8) + (8 * outputs + outputs)
+
+
+def test_norms_are_where_they_are_asked_for():
+    def of(norm: str) -> Critics:
+        return Critics(CriticConfig(critic_width=8, critic_depth=2, critic_norm=norm), [3])
+
+    count = {norm: sum(isinstance(m, nn.BatchNorm1d) for m in of(norm).modules()) for norm in NORMS}
+    assert count == {"none": 0, "batch": 2, "spectral": 0}
+    critic = of("spectral")
+    for _ in range(200):  # power iterations, one a forward
+        critic(torch.randn(2, 3))
+    critic.eval()
+    for layer in [m for m in critic.modules() if isinstance(m, nn.Linear)]:
+        assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_only_batch_norm_couples_samples():
+    x = torch.randn(4, 3)
+    for norm in NORMS:
+        critic = Critics(CriticConfig(critic_width=8, critic_norm=norm), [3]).train()
+        with torch.no_grad():
+            if norm == "spectral":
+                critic.eval()  # its power iteration moves with every forward, not with the samples
+            same = torch.allclose(critic(x)[0][:2], critic(x[:2])[0], atol=1e-6)  # float32
+        assert same == (norm != "batch")
+
+
+# --- What they refuse
+
+WRONG = {
+    "activation": (lambda: dense.Features(dense.Config(activation="gelu"), (2,)), "'gelu' is unknown; valid are: relu"),
+    "few pixels": (lambda: lenet.Features(lenet.Config(), (1, 7, 7)), "8 to 64 pixels.*7, 7"),
+    "many pixels": (lambda: lenet.Features(lenet.Config(), (1, 65, 65)), "8 to 64 pixels.*65, 65"),
+    "not square": (lambda: lenet.Features(lenet.Config(), (1, 16, 32)), "square.*16, 32"),
+    "vectors": (lambda: lenet.Features(lenet.Config(), (16,)), "square images"),
+    "dropout of all": (lambda: lenet.Features(lenet.Config(dropout=1.0), (1, 8, 8)), "dropout is 1.0"),
+    "negative dropout": (lambda: lenet.Features(lenet.Config(dropout=-0.1), (1, 8, 8)), "dropout is -0.1"),
+    "network": (lambda: resnet.Features(resnet.Config(network="vgg16"), (3, 32, 32)), "'vgg16' is unknown.*resnet50"),
+    "gray": (lambda: resnet.Features(resnet.Config(), (1, 32, 32)), "RGB images.*1, 32, 32"),
+    "points": (lambda: resnet.Features(resnet.Config(), (2,)), "RGB images"),
+    "norm": (lambda: Critics(CriticConfig(critic_norm="layer"), [3]), "'layer' is unknown; valid are: none, batch"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_not_offered_is_refused(case):
+    make, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_imagenets_weights_are_asked_for_by_name(monkeypatch):
+    """The names go to torchvision as they are; nothing is fetched here."""
+    asked, original = [], resnet.torchvision.models.get_model
+
+    def get_model(name, weights):
+        asked.append((name, weights))
+        return original(name)
+
+    monkeypatch.setattr(resnet, "torchvision", SimpleNamespace(
+        models=SimpleNamespace(get_model=get_model), transforms=resnet.torchvision.transforms))  # fmt: skip
+    for weights in ("none", "IMAGENET1K_V1"):
+        resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
+    assert asked == [("resnet18", None), ("resnet18", "IMAGENET1K_V1")]
