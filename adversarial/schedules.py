@@ -46,12 +46,13 @@ SCHEDULES = {
 }
 
 
-def scheduled(base: float, schedule: str, step: int, total: int, warmup: int = 0) -> float:
+def scheduled(base: float, schedule: str, step: int, total: int | None, warmup: int = 0) -> float:
     """``base`` at ``step`` of ``total``; in the first ``warmup`` steps it also rises linearly to its schedule.
 
-    Beyond ``total`` the schedule keeps its last value. Raises KeyError for an unknown schedule.
+    Beyond ``total`` the schedule keeps its last value; a run without an end (None) stays at the beginning, so only a
+    constant schedule suits it. Raises KeyError for an unknown schedule.
     """
-    factor = SCHEDULES[schedule](min(step / total, 1.0))
+    factor = SCHEDULES[schedule](0.0 if total is None else min(step / total, 1.0))
     if step < warmup:
         factor *= (step + 1) / warmup
     return base * factor

@@ -109,13 +109,14 @@ def test_every_method_is_drawn_and_measured(tmp_path, pretrained, method):
     assert width / height == pytest.approx(2.7, abs=0.01), "two panels of features and the plane of the inputs"
 
 
-def test_all_rules_give_the_same_generator(tmp_path, bare):
-    """Where critic and recogniser move once from the same point, one shared pass and two calls differ by rounding."""
+def test_both_shared_rules_give_the_same_generator(tmp_path, bare):
+    """Critic and recogniser move from the same point: one backward and two differ by rounding alone."""
     for rule in ("simultaneous", "single_pass"):
-        assert run(tmp_path / rule, f"update.rule={rule}", "game.method=cdan_e") == 0
+        overrides = [f"update.rule={rule}", "game.method=cdan_e", "game.objective=non_saturating"]
+        assert run(tmp_path / rule, *overrides) == 0
     one, other = (weights(tmp_path / rule) for rule in ("simultaneous", "single_pass"))
     for name, value in one.items():
-        # four Adam steps of 0.02 each in float32: a moment that rounds differently moves the step by parts in 10^4
+        # float32 through four Adam steps, which divide small gradients by their size; λ = 0.9 would move it by 3e-3
         assert torch.allclose(value, other[name], atol=1e-4), name
 
 
@@ -201,7 +202,7 @@ def sealed(monkeypatch):
 def test_no_target_label_is_touched_by_training_or_by_choosing_a_model(tmp_path, monkeypatch, sealed, method, metric):
     """Without the oracle, which is for reports alone, nothing asks for them: logs, pictures, the best model neither."""
     monkeypatch.setattr("utils.recognition._oracle", lambda *_: [])
-    chosen = [f"checkpoint.best={metric}", "evaluate.every=2", "sample.every=2"]
+    chosen = [f"checkpoint.best={metric}", "evaluate.every=2"]
     assert run(tmp_path, f"game.method={method}", *chosen) == 0
     assert len(list((tmp_path / "run/best").glob("step-*"))) == 1
     assert {record["step"] for record in records(tmp_path, "metric")} == {2, 4}
@@ -239,12 +240,12 @@ def test_invariance_trains_under_every_rule(tmp_path, bare, rule, objective):
     assert not any("target" in name or "none" in name for name in last)
 
 
-@pytest.mark.parametrize("method", Invariance.methods)
-def test_every_method_of_invariance_is_drawn_and_measured(tmp_path, method):
+@pytest.mark.parametrize("method", ["dann", "mada"])
+def test_invariance_is_drawn_and_measured(tmp_path, method):
     assert run(tmp_path, *CAMERAS, "train.steps=1", f"game.method={method}") == 0
     measured = {record["metric"]: record for record in records(tmp_path, "metric")}
     assert measured.keys() == {"source accuracy", "critic accuracy", "probe critic accuracy", ORACLE}
-    assert "chance 25.0" in measured["critic accuracy"]["note"]
+    assert "1.39" in measured["critic accuracy"]["note"], "the loss at chance over four rooms"
     assert (tmp_path / "run/samples/step-00000001.png").is_file()
 
 
@@ -303,7 +304,7 @@ def test_a_critic_with_batch_norm_plays_the_other_rules(tmp_path, bare, rule):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """Runs on points, on images and of invariance; that on points chose its best step among three."""
+    """Runs on points and on images; that on points chose its best step among three."""
     folder = tmp_path_factory.mktemp("finished")
     assert run(folder / "moons", "train.steps=6", "evaluate.every=2", "optimizer.generator_lr=0.3") == 0
     assert run(folder / "digits", "data.resolution=8", recipe="digit_patches") == 0

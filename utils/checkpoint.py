@@ -37,8 +37,8 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
-def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int) -> Path:
-    """Commit a checkpoint of ``step`` to ``folder`` and prune all but the newest ``keep``.
+def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int | None = None) -> Path:
+    """Commit a checkpoint of ``step`` to ``folder`` and prune all but the newest ``keep`` (None: prune none).
 
     Raises UserError if it cannot be written; the previous checkpoints are then untouched.
     """
@@ -61,9 +61,16 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
         _sync(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
-    for old in _steps(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = _steps(folder)[-keep:] if keep else _steps(folder)
+    remove(folder, lambda number: number < _number(kept[0]))
     return final
+
+
+def remove(folder: Path, which: Callable[[int], bool]) -> None:
+    """Delete the checkpoints of the steps that ``which`` names."""
+    for path in _steps(folder):
+        if which(_number(path)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

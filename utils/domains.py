@@ -87,7 +87,6 @@ def load(config: DataConfig, seed: int, target_only: bool = False) -> Domains:
     if not 0 < config.validation < 1:
         raise UserError(f"data.validation is {config.validation} and must be between 0 and 1.")
     source, target, classes, attributes = DOMAINS[config.name](config, seed)
-    sides = (source.name, target.name)
     if target_only:
         if target.train.label is None:
             raise UserError(f"game.method=target_only needs labels of the target '{target.name}', and it has none.")
@@ -100,7 +99,7 @@ def load(config: DataConfig, seed: int, target_only: bool = False) -> Domains:
         train, validation = _split(source.train, config.validation, f"The source '{source.name}'")
     oracle = target.test if target.test is not None else target.train
     return Domains(
-        config.name, sides, _shape(train, config), classes, attributes, train, validation,
+        config.name, (source.name, target.name), _shape(train, config), classes, attributes, train, validation,
         unlabelled(target.train), oracle if oracle.label is not None else None,
     )  # fmt: skip
 

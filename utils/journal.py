@@ -35,6 +35,7 @@ class Journal:
 
     def __enter__(self) -> "Journal":
         if self.log:
+            checkpoint.remove(self.folder.best, lambda step: step > self.begin)  # these steps are done anew
             self.log.config(to_yaml(self.config))
         return self
 
@@ -116,7 +117,7 @@ class Journal:
                 self.log.metric(step, {**record, "weights": "ema"})
                 self.log.say(f"step {step}  {line}")
             if best_step(self.folder, self.best) == step:
-                checkpoint.save(self.folder.best, step, self.players.networks(), self._state(), keep=1)
+                checkpoint.save(self.folder.best, step, self.players.networks(), self._state())
         if not records:
             self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
 
@@ -132,6 +133,12 @@ class Journal:
                     "is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
                 )
             checkpoint.save(self.folder.checkpoints, step, tensors, self._state(), self.config.checkpoint.keep)
+            self._prune_best()
+
+    def _prune_best(self) -> None:
+        """Former best models go once a checkpoint lies behind the present one: until then a resumed run needs them."""
+        if (best := best_step(self.folder, self.best)) is not None:
+            checkpoint.remove(self.folder.best, lambda step: step != best)
 
     def _state(self) -> dict[str, Any]:
         sizes = self.kind.sizes(self.data)
@@ -152,6 +159,7 @@ class Journal:
         self.evaluate(step)
         if not self.log:
             return
+        self._prune_best()
         if self.config.evaluate.every:
             for metric, best in best_metrics(self.folder).items():
                 self.log.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
@@ -189,24 +197,20 @@ class Journal:
 
 
 def best_metrics(folder: RunFolder) -> dict[str, dict[str, Any]]:
-    """The best record of every metric so far."""
+    """The best record of every metric so far, the latest among equals."""
     best: dict[str, dict[str, Any]] = {}
     for record in records(folder):
         if record["kind"] == "metric" and record["value"] is not None:
             former, sign = best.get(record["metric"]), 1 if record["higher_is_better"] else -1
-            if former is None or sign * record["value"] > sign * former["value"]:
+            if former is None or sign * record["value"] >= sign * former["value"]:
                 best[record["metric"]] = record
     return best
 
 
 def best_step(folder: RunFolder, metric: str) -> int | None:
-    """The step at which ``metric`` was best so far, the latest one among equals; None before it was measured."""
-    measured = [
-        r for r in records(folder) if r["kind"] == "metric" and r["metric"] == metric and r["value"] is not None
-    ]
-    if not measured:
-        return None
-    return max(measured, key=lambda r: ((1 if r["higher_is_better"] else -1) * r["value"], r["step"]))["step"]
+    """The step at which ``metric`` was best so far; None before it was measured."""
+    best = best_metrics(folder).get(metric)
+    return best["step"] if best else None
 
 
 def is_finished(folder: RunFolder, step: int, steps: int | None) -> bool:

@@ -45,7 +45,8 @@ class Log:
         """A self-describing metric record; its value also becomes a TensorBoard point."""
         self.record("metric", step, record)
         if record["value"] is not None:
-            self.writer.add_scalar(f"metric/{record['metric'].replace(' ', '_')}", record["value"], step)
+            kind = "oracle" if record.get("oracle") else "metric"
+            self.writer.add_scalar(f"{kind}/{record['metric'].replace(' ', '_')}", record["value"], step)
 
     def scores(self, step: int, scores: dict[str, Tensor]) -> None:
         """Distributions of the critic's scores, by name (real_score)."""

@@ -38,8 +38,8 @@ from utils.sampling import evaluating
 BATCH = 500
 ORACLE = "target accuracy (oracle)"
 PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 200, 64, 3e-3
-CHANCE = 0.95 * math.log(2)  # a critic whose loss is above this has learnt next to nothing
-TELLS_APART = 60.0  # per cent: a probe critic that is right more often sees a difference
+NEAR_CHANCE = 0.95  # a critic whose loss is above this share of ln K has learnt next to nothing
+TELLS_APART = 10.0  # per cent above chance: a fresh critic that is right more often sees a difference
 
 
 class Method(NamedTuple):
@@ -227,20 +227,12 @@ class Adaptation:
         game = self.cpu_game(probe, config)
         _train_probe(game, *(half[0] for half in halves))
         fresh, _ = _judged(game, *(half[1] for half in halves))
-        verdict = ""
-        if loss > CHANCE:
-            dead = sum(fresh) / 2 > TELLS_APART
-            verdict = (
-                "; it is DEAD, for the features differ: raise optimizer.critic_lr or model.critic_width"
-                if dead
-                else "; it is beaten: a fresh critic cannot tell the features apart either"
-            )
         percent = {"unit": "%", "split": "source validation, target training"}
         return [
             record("proxy A-distance", distance, "", " of 2 (0: a linear classifier cannot tell the domains apart)",
                    higher_is_better=False, split="source validation, target training"),
             record("critic accuracy", sum(right) / 2, note=f" ({right[0]:.1f} source, {right[1]:.1f} target), loss "
-                   f"{loss:.2f} (at chance {math.log(2):.2f}){verdict}", higher_is_better=False,
+                   f"{loss:.2f}{verdict(loss, 2, sum(fresh) / 2)}", higher_is_better=False,
                    source=right[0], target=right[1], loss=loss, **percent),
             record("probe critic accuracy", sum(fresh) / 2, note=" of a critic trained afresh on the features",
                    higher_is_better=False, source=fresh[0], target=fresh[1], **percent),
@@ -249,6 +241,19 @@ class Adaptation:
     def cpu_game(self, critic: nn.Module, config: Config) -> AdaptationGame:
         """A game of critics alone, on features that are there already; judged apart, as BatchNorm needs it."""
         return AdaptationGame(nn.Identity(), critic, METHODS[config.game.method].view, together=False)
+
+
+def verdict(loss: float, classes: int, fresh: float) -> str:
+    """What a critic's ``loss`` over so many classes says, beside the accuracy (%) of one trained afresh.
+
+    A loss of ln K is that of a critic that knows nothing: the features hide it all, or the critic has stopped learning.
+    """
+    chance = math.log(classes)
+    if loss < NEAR_CHANCE * chance:
+        return f" (at chance {chance:.2f})"
+    if fresh > 100 / classes + TELLS_APART:
+        return f", at chance ({chance:.2f}): DEAD, for a fresh one sees a difference; raise optimizer.critic_lr"
+    return f", at chance ({chance:.2f}): beaten, for a fresh one sees no difference either"
 
 
 class Invariance(Adaptation):
@@ -311,15 +316,15 @@ class Invariance(Adaptation):
         train = see(players.average, some(data.train, config.evaluate.samples), METHODS[config.game.method].view)
         probe = self.critics(config, players.generator.features, self.sizes(data))
         _train_attribute_probe(probe, train.view, train.samples.attribute)
-        attribute, chance = source.samples.attribute, 100 / len(data.attribute_names)
+        right, loss = _attribute_accuracy(_on_cpu(players.critic), source.view, source.samples.attribute)
+        fresh, _ = _attribute_accuracy(probe, source.view, source.samples.attribute)
         common = {"samples": len(source.features), "seed": config.seed, "reference": data.name, "resizer": None}
         percent = {"unit": "%", "higher_is_better": False, "split": "source validation"}
         records = [
             _source_accuracy(source),
-            record("critic accuracy", _attribute_accuracy(_on_cpu(players.critic), source.view, attribute),
-                   note=f" on the attribute (chance {chance:.1f})", **percent),
-            record("probe critic accuracy", _attribute_accuracy(probe, source.view, attribute),
-                   note=" of a critic trained afresh on the features", **percent),
+            record("critic accuracy", right, note=f" on the attribute, loss {loss:.2f}"
+                   f"{verdict(loss, len(data.attribute_names), fresh)}", loss=loss, **percent),
+            record("probe critic accuracy", fresh, note=" of a critic trained afresh on the features", **percent),
             *_oracle(players.average, data),
         ]  # fmt: skip
         return [{"features": "the run's own", "features_sha256": None, **common, **r} for r in records]
@@ -433,35 +438,42 @@ def _judged(game: AdaptationGame, source: View, target: View) -> tuple[tuple[flo
 
 def _train_probe(game: AdaptationGame, source: View, target: View) -> None:
     """Train the game's critics on features that stay as they are."""
-    size = min(len(source.samples[0]), len(target.samples[0]))
 
-    def loss(index: Tensor) -> Tensor:
-        return _cross_entropy(*game.judge(_as_play(_part(source, index), _part(target, index))))
+    def loss() -> Tensor:
+        return _cross_entropy(*game.judge(_as_play(_minibatch(source), _minibatch(target))))
 
-    _fit(game.critic, loss, size)
+    _fit(game.critic, loss)
 
 
 def _train_attribute_probe(critic: nn.Module, view: View, attribute: Tensor) -> None:
-    def loss(index: Tensor) -> Tensor:
-        return sum(cross_entropy(logits, attribute[index]) for logits in critic(*_part(view, index).samples))
+    def loss() -> Tensor:
+        batch = _minibatch(view._replace(condition=attribute))
+        return sum(cross_entropy(logits, batch.condition) for logits in critic(*batch.samples))
 
-    _fit(critic, loss, len(attribute))
+    _fit(critic, loss)
 
 
-def _fit(critic: nn.Module, loss: Callable[[Tensor], Tensor], size: int) -> None:
-    """Minimise ``loss`` of minibatches of ``size`` samples, given by their index."""
+def _minibatch(view: View) -> View:
+    return _part(view, torch.randint(len(view.samples[0]), (PROBE_BATCH,)))
+
+
+def _fit(critic: nn.Module, loss: Callable[[], Tensor]) -> None:
+    """Minimise a ``loss`` of random minibatches."""
     with torch.enable_grad(), seeded("probe critic"):
         optimizer = torch.optim.Adam(critic.parameters(), PROBE_RATE, fused=True)
         for _ in range(PROBE_STEPS):
             optimizer.zero_grad()
-            loss(torch.randint(size, (min(PROBE_BATCH, size),))).backward()
+            loss().backward()
             optimizer.step()
 
 
 @torch.no_grad()
-def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> float:
+def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> tuple[float, float]:
+    """Per cent of samples whose attribute the last critic reads, and the mean loss of all critics."""
     with evaluating(critic):
-        return 100 * float((critic(*view.samples)[-1].argmax(1) == attribute).float().mean())
+        logits = critic(*view.samples)
+    right = 100 * float((logits[-1].argmax(1) == attribute).float().mean())
+    return right, float(torch.stack([cross_entropy(x, attribute) for x in logits]).mean())
 
 
 def _cross_entropy(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:

@@ -84,6 +84,7 @@ def test_only_the_upper_bound_trains_on_the_target():
     assert not torch.equal(data.train.x, data.target.x)
     assert bound.train.label is not None
     assert bound.target.label is None
+    assert bound.sides == ("turned moons", "turned moons")
 
 
 # --- Digits on photographs
@@ -157,6 +158,12 @@ def test_the_fifth_room_is_seen_nowhere_in_the_source():
     assert bytes_of(data.train).isdisjoint(bytes_of(data.oracle))
 
 
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="nothing compares data.resolution with the photographs")
+def test_digits_larger_than_the_walls_are_refused():
+    """A wall is a fifth of a photograph of 640x427 pixels: 128 wide."""
+    assert "data.resolution=129" in refusal(DataConfig("digit_cameras", resolution=129))
+
+
 # --- Sets of digit images
 
 
@@ -219,6 +226,12 @@ def test_missing_sets_are_named_with_a_remedy(sets, tmp_path):
         message = refusal(dataclasses.replace(sets, source=name, root=str(tmp_path / "gone")))
         for part in (name, str(tmp_path / "gone" / where), "data.root", "data.download=true"):
             assert part in message
+
+
+@pytest.mark.xfail(strict=True, reason="the labels of these sets are not counted")
+def test_labels_that_are_not_as_many_as_images(sets):
+    write_idx(Path(sets.root) / "MNIST/raw/train-labels-idx1-ubyte", np.zeros(29))
+    assert "mnist" in refusal(sets)
 
 
 def test_photographs_must_be_there_and_large_enough(sets, tmp_path):
@@ -319,7 +332,7 @@ def test_label_sets_that_differ_are_named(folders):
     message = refusal(folders)
     assert "'sketch' lacks only" in message
     assert "'art'" in message
-    assert "lacks" in refusal(dataclasses.replace(folders, source="photo+art"))
+    assert "'photo' lacks only" in refusal(dataclasses.replace(folders, source="photo+art", target="sketch"))
 
 
 def test_an_unreadable_image_of_the_target_is_named(folders):

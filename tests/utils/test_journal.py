@@ -43,9 +43,9 @@ def test_the_best_record_of_a_metric(folder, higher_is_better, step):
     assert best_metrics(folder)["m"]["step"] == step
 
 
-def test_the_first_of_equals_is_the_best(folder):
+def test_the_latest_of_equals_is_the_best(folder):
     log(folder, metric(1, 5.0), metric(2, 5.0))
-    assert best_metrics(folder)["FD"]["step"] == 1
+    assert best_metrics(folder)["FD"]["step"] == 2
 
 
 def test_each_metric_has_a_best_of_its_own_and_none_is_none(folder):
@@ -98,6 +98,7 @@ def test_the_best_networks_are_kept(tmp_path, monkeypatch, best, auto, step):
             with torch.no_grad():
                 next(team.average.parameters()).fill_(i)
             journal.evaluate(i)
+        journal.save(5)
     if not step:
         assert not folder.best.exists()
         return
@@ -105,6 +106,34 @@ def test_the_best_networks_are_kept(tmp_path, monkeypatch, best, auto, step):
     loaded, state = players.load(config, folder.best, kind.networks, print)
     assert bool((next(loaded.average.parameters()) == step).all())
     assert state["step"] == step
+
+
+def test_a_resumed_run_has_the_best_of_the_steps_before_it(tmp_path, monkeypatch):
+    """Killed after its best step 3 with its last checkpoint at 1: the best is step 1 again, until 3 is done anew."""
+    config = Config(model=mlp.Config(width=4))
+    config.run.dir, config.run.name, config.checkpoint.best = str(tmp_path), "a", "m"
+    data = DataSet("ring", (2,), 8, Resident(torch.zeros(4, 2), torch.arange(4)), None)
+    kind, folder = Scripted(), RunFolder.of(config)
+    monkeypatch.setattr(Scripted, "values", iter([5.0, 1.0, 9.0, 1.0, 9.0]))
+    folder.path.mkdir()
+    team = players.build(config, *kind.networks(config, kind.sizes(data)), torch.device("cpu"))
+
+    def kept() -> list[str]:
+        return sorted(path.name for path in folder.best.iterdir())
+
+    with Journal(config, kind, folder, data, team, 0, writes=True) as journal:
+        journal.evaluate(1)
+        journal.save(1)
+        journal.evaluate(2)
+        journal.evaluate(3)
+    assert kept() == ["step-00000001", "step-00000003"]
+    with Journal(config, kind, folder, data, team, 1, writes=True) as journal:
+        assert kept() == ["step-00000001"]
+        journal.evaluate(2)
+        assert best_step(folder, "m") == 1
+        journal.evaluate(3)
+        journal.save(3)
+    assert kept() == ["step-00000003"]
 
 
 @pytest.mark.parametrize(

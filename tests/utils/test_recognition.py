@@ -1,5 +1,6 @@
 """Around the games of domains: what recognisers see, what an oracle reports, and what is said of critics."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,14 +162,14 @@ def linear_critic(slope: float, offset: float) -> Critics:
 
 def test_a_critic_that_misses_a_difference_is_called_dead():
     record = rivals(linear_critic(0.0, 0.0), far=5.0)["critic accuracy"]
-    assert "it is DEAD" in record["note"]
+    assert "DEAD" in record["note"]
     assert "optimizer.critic_lr" in record["note"]
     assert record["loss"] == pytest.approx(0.6931, abs=1e-3)  # log 2
 
 
 def test_a_critic_that_has_nothing_to_find_is_called_beaten():
     note = rivals(linear_critic(0.0, 0.0), far=0.0)["critic accuracy"]["note"]
-    assert "it is beaten" in note
+    assert "beaten" in note
     assert "DEAD" not in note
 
 
@@ -222,7 +223,18 @@ def test_the_probe_of_an_attribute_finds_it_where_it_is(far, low, high):
     attribute = torch.arange(3).repeat_interleave(100)
     probe = Critics(CriticConfig(critic_width=16), [2], 3)
     recognition._train_attribute_probe(probe, view(1), attribute)
-    assert low <= recognition._attribute_accuracy(probe, view(2), attribute) <= high
+    right, _ = recognition._attribute_accuracy(probe, view(2), attribute)
+    assert low <= right <= high
+
+
+@pytest.mark.parametrize(
+    ("share", "fresh", "word"), [(1.0, 90.0, "DEAD"), (1.0, 26.0, "beaten"), (0.5, 90.0, ""), (0.5, 26.0, "")]
+)
+def test_the_verdict_over_four_attributes_compares_with_their_chance(share, fresh, word):
+    """A critic that knows nothing pays log 4, and is right in 25 % of the cases."""
+    said = recognition.verdict(share * math.log(4), 4, fresh)
+    assert "1.39" in said
+    assert [w for w in ("DEAD", "beaten") if w in said] == ([word] if word else [])
 
 
 # --- Settings
