@@ -143,10 +143,15 @@ class DataSet:
 def load(config: DataConfig, seed: int) -> DataSet:
     """Return the data set that ``config`` names; only ring and grid depend on the seed."""
     check_name("data.name", config.name, DATASETS)
+    check_size(config)
+    return DATASETS[config.name](config, seed)
+
+
+def check_size(config: DataConfig) -> None:
+    """Raise UserError for an unknown ``data.fit`` or a ``data.resolution`` below 1."""
     check_name("data.fit", config.fit, FITS)
     if config.resolution < 1:
         raise UserError(f"data.resolution={config.resolution} is no image size; set it to 1 or more.")
-    return DATASETS[config.name](config, seed)
 
 
 def to_images(x: Tensor, device: torch.device) -> Tensor:

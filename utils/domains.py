@@ -27,6 +27,7 @@ from utils.datasets import (
     Files,
     Resident,
     Streamed,
+    check_size,
     decoded,
     fit,
     folder_files,
@@ -84,6 +85,7 @@ def load(config: DataConfig, seed: int, target_only: bool = False) -> Domains:
     Raises UserError where the source has no labels, the label sets differ, or data cannot be read.
     """
     check_name("data.name", config.name, DOMAINS)
+    check_size(config)
     if not 0 < config.validation < 1:
         raise UserError(f"data.validation is {config.validation} and must be between 0 and 1.")
     source, target, classes, attributes = DOMAINS[config.name](config, seed)
@@ -91,13 +93,18 @@ def load(config: DataConfig, seed: int, target_only: bool = False) -> Domains:
         if target.train.label is None:
             raise UserError(f"game.method=target_only needs labels of the target '{target.name}', and it has none.")
         source = target
+    for domain in (source, target):
+        if len(domain.train) < 2:
+            raise UserError(
+                f"The domain '{domain.name}' has {len(domain.train)} samples and needs at least 2: add some."
+            )
     if source.train.label is None:
         raise UserError(f"The source '{source.name}' has no labels: exchange data.source and data.target, or label it.")
     if source.test is not None:
         train, validation = source.train, source.test
     else:
         train, validation = _split(source.train, config.validation, f"The source '{source.name}'")
-    oracle = target.test if target.test is not None else target.train
+    oracle = target.test or (validation if target_only else target.train)  # an upper bound is not read off its training
     return Domains(
         config.name, (source.name, target.name), _shape(train, config), classes, attributes, train, validation,
         unlabelled(target.train), oracle if oracle.label is not None else None,
@@ -122,7 +129,9 @@ def _split(samples: Samples, share: float, what: str) -> tuple[Samples, Samples]
     try:
         train, held = train_test_split(range(len(samples)), test_size=share, random_state=0, stratify=samples.label)
     except ValueError as error:
-        raise UserError(f"{what} cannot be split with data.validation={share}: {reason(error)}.") from None
+        raise UserError(
+            f"{what} cannot be split with data.validation={share} ({reason(error)}); raise it, or add samples."
+        ) from None
     return samples.part(torch.tensor(sorted(train))), samples.part(torch.tensor(sorted(held)))
 
 
@@ -209,6 +218,10 @@ def blend(x: Tensor, photos: list[Tensor], *names: int | str) -> Tensor:
     uint8 ``[n, 3, R, R]``, a function of the names.
     """
     draw, R = generator(*names, "patches"), x.shape[-1]
+    if (least := min(min(photo.shape[1:]) for photo in photos)) < R:
+        raise UserError(
+            f"data.resolution={R} is larger than a photograph behind the digits ({least} pixels); lower it."
+        )
     which = torch.randint(len(photos), (len(x),), generator=draw).tolist()
     at = torch.rand(len(x), 2, generator=draw).tolist()
     patches = torch.empty(len(x), 3, R, R, dtype=torch.uint8)
@@ -248,6 +261,8 @@ def _torchvision(config: DataConfig, seed: int, name: str, folder: str, read: Ca
                 f"{name} could not be read from '{root / folder}' ({reason(error)}); set data.root to the folder that "
                 f"holds '{folder}', or data.download=true to fetch it."
             ) from error
+        if len(x) != len(label):
+            raise UserError(f"{name} in '{root / folder}' has {len(x)} images but {len(label)} labels; fetch it again.")
         x = fit(torch.as_tensor(x), config.resolution, config.fit, f"Every image of {name}")
         splits.append(Resident(x, torch.as_tensor(label).long()))
     return Domain(name, *splits)
@@ -279,12 +294,11 @@ def _mnist_m(config: DataConfig, seed: int) -> Domain:
         raise UserError(f"mnist_m needs photographs: there is no folder data.photos='{config.photos}'.")
     files = folder_files(folder)
     photos = [tv.pil_to_tensor(open_image(files, name).convert("RGB")) for name in files.names]
-    if small := [
-        name for name, photo in zip(files.names, photos, strict=True) if min(photo.shape[1:]) < config.resolution
-    ]:
-        raise UserError(
-            f"The photograph '{small[0]}' in '{folder}' is smaller than data.resolution={config.resolution}."
-        )
+    for name, photo in zip(files.names, photos, strict=True):
+        if min(photo.shape[1:]) < config.resolution:
+            raise UserError(
+                f"The photograph '{name}' in '{folder}' is smaller than data.resolution={config.resolution}; remove it."
+            )
     splits = zip(("train", "test"), plain[1:], strict=True)
     return Domain("mnist_m", *(Resident(blend(split.x, photos, seed, name), split.label) for name, split in splits))
 
@@ -310,20 +324,22 @@ def domain_folders(config: DataConfig, seed: int) -> Pair:
     if not root.is_dir():
         raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the domains.")
     available = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    names = config.source.split("+")
+    names = list(dict.fromkeys(config.source.split("+")))
     for key, chosen in (("source", names), ("target", [config.target])):
         for name in chosen:
             check_name(f"data.{key} (a folder in '{root}')", name, available)
     sources, target = [folder_files(root / name) for name in names], folder_files(root / config.target)
     classes = _class_names(sources[0])
     for name, files in zip([*names[1:], config.target], [*sources[1:], target], strict=True):
-        _check_classes(config.source.split("+")[0], classes, name, _class_names(files))
+        if classes and not _class_names(files) and name in names:
+            raise UserError(f"The source '{name}' in '{root}' has no folders of classes, and '{names[0]}' has.")
+        _check_classes(names[0], classes, name, _class_names(files))
     merged = Files(
         str(root), [f"{name}/{x}" for name, part in zip(names, sources, strict=True) for x in part.names], target.read
     )
     attribute = torch.cat([torch.full((len(part.names),), i) for i, part in enumerate(sources)])
     label = _labels(classes, [x for part in sources for x in part.names])
-    source = Domain(config.source, decoded(config, merged, label, 3, attribute))
+    source = Domain("+".join(names), decoded(config, merged, label, 3, attribute))
     samples = decoded(config, target, _labels(classes, target.names) if _class_names(target) else None, 3)
     return Pair(source, Domain(config.target, samples), tuple(classes), tuple(names) if len(names) > 1 else ())
 
@@ -363,7 +379,9 @@ def vectors(config: DataConfig, seed: int) -> Pair:
     parts = [_read_npz(path) for path in paths] if paths[0].suffix == ".npz" else read_svmlight(*paths)
     (x, label, attribute), (target, target_label, _) = parts
     if x.shape[1:] != target.shape[1:]:
-        raise UserError(f"{paths[0]} has vectors of {x.shape[1]} numbers and {paths[1]} of {target.shape[1]}.")
+        raise UserError(
+            f"{paths[0]} has vectors of {x.shape[1]} numbers and {paths[1]} of {target.shape[1]}. Use files of one kind."
+        )
     if label is None:
         raise UserError(f"The source {paths[0]} has no 'labels': exchange data.source and data.target, or add them.")
     classes = numpy.unique(label)
@@ -385,14 +403,20 @@ def _read_npz(path: Path) -> tuple:
             x, label, attribute = (content.get(key) for key in ("features", "labels", "attributes"))
     except Exception as error:  # BadZipFile, ValueError, OSError, AttributeError for a bare array
         raise UserError(f"{path} cannot be read as .npz ({reason(error)}); save it with numpy.savez.") from None
-    if x is None or x.ndim != 2:
-        raise UserError(f"{path} must hold 'features' as a matrix [n, D].")
+    if x is None or x.ndim != 2 or x.dtype.kind not in "fiub":
+        raise UserError(f"{path} must hold 'features' as a matrix [n, D] of numbers.")
     for name, values in (("labels", label), ("attributes", attribute)):
         if values is not None and values.shape != (len(x),):
             raise UserError(f"{path} holds {len(x)} features but '{name}' of shape {values.shape}.")
-    if not numpy.isfinite(x).all():
-        raise UserError(f"{path} holds features that are NaN or infinite.")
-    return torch.from_numpy(x).float(), label, attribute
+        if values is not None and values.dtype.kind == "f" and not numpy.isfinite(values).all():
+            raise UserError(f"{path} holds '{name}' that are NaN or infinite: remove those samples.")
+    return _finite(path, torch.from_numpy(x).float()), label, attribute
+
+
+def _finite(path: Path, x: Tensor) -> Tensor:
+    if not bool(torch.isfinite(x).all()):
+        raise UserError(f"{path} holds features that are NaN or infinite: remove or replace them.")
+    return x
 
 
 def read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
@@ -402,9 +426,10 @@ def read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
             [str(path) for path in paths], n_features=features, zero_based="auto" if features is None else True
         )
     except Exception as error:  # ValueError, OSError, UnicodeDecodeError, zlib.error
-        raise UserError(f"{' or '.join(map(str, paths))} cannot be read as svmlight ({reason(error)}).") from None
-    pairs = zip(content[::2], content[1::2], strict=True)
-    return [(torch.from_numpy(x.toarray()).float(), label, None) for x, label in pairs]
+        names = " or ".join(map(str, paths))
+        raise UserError(f"{names} cannot be read as svmlight ({reason(error)}); mend the file.") from None
+    parts = zip(paths, content[::2], content[1::2], strict=True)
+    return [(_finite(path, torch.from_numpy(x.toarray()).float()), label, None) for path, x, label in parts]
 
 
 def transformed(x: Tensor, how: str) -> Tensor:

@@ -66,6 +66,7 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
     seconds for a thousand points.
     """
     features = torch.cat([cloud.features for cloud in clouds])
+    features = torch.nn.functional.pad(features, (0, max(0, 2 - features.shape[1])))  # a single feature makes a line
     reduce = TSNE(random_state=0) if tsne else PCA(2, random_state=0)
     flat = torch.from_numpy(reduce.fit_transform(features.numpy())).split([len(cloud.label) for cloud in clouds])
     panels = 2 if plane is None else 3
@@ -101,7 +102,7 @@ def confusion(matrix: Tensor, class_names: tuple[str, ...]) -> Tensor:
     share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     K = len(class_names)
     figure, axes = pyplot.subplots(figsize=(max(4.0, 0.45 * K + 2), max(3.5, 0.45 * K + 1.5)), dpi=100)
-    image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    image = axes.imshow(share.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(K), yticks=range(K))
     axes.set_xticklabels(class_names, rotation=90)
     axes.set_yticklabels(class_names)
@@ -121,8 +122,8 @@ def captioned(images: Tensor, captions: list[str], columns: int) -> Tensor:
     for panel in axes.flat:
         panel.axis("off")
     for panel, image, caption in zip(axes.flat, images, captions, strict=False):
-        shown = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0)
-        panel.imshow(shown.squeeze(2) if shown.shape[2] == 1 else shown, cmap="gray", vmin=0, vmax=1)
+        shown = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+        panel.imshow(shown, cmap="gray", vmin=0, vmax=1)
         panel.set_title(caption, fontsize=8, pad=2)
     return _pixels(figure)
 
@@ -152,7 +153,7 @@ def _pixels(figure: Figure) -> Tensor:
     """Draw and close a figure: uint8 ``[3, H, W]``."""
     figure.tight_layout()
     figure.canvas.draw()
-    pixels = torch.tensor(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
+    pixels = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
     pyplot.close(figure)
     height, width = figure.canvas.get_width_height()[::-1]
     return pixels.view(height, width, 4)[:, :, :3].permute(2, 0, 1).contiguous()

@@ -124,6 +124,11 @@ class Adaptation:
         outputs = sizes["outputs"] if view.condition is None else sizes["classes"]
         return Critics(config.model, [x.shape[1] for x in view.samples], outputs)
 
+    def fresh_critics(self, config: Config, players: Players, data: Domains) -> Critics:
+        """Critics like the run's own, always with the same first weights."""
+        with seeded(config.seed, "probe critic"):
+            return self.critics(config, players.generator.features, self.sizes(data))
+
     def start(self, config: Config, generator: nn.Module) -> None:
         """ADDA begins with a recogniser that was trained on the source."""
         if not config.game.pretrained:
@@ -131,7 +136,13 @@ class Adaptation:
         folder = Path(config.game.pretrained)
         former = copy.deepcopy(config)
         former.game.method, former.game.pretrained = "source_only", ""
-        source, _ = load(former, folder / "checkpoints", self.networks, errors.warn)
+        source, state = load(former, folder / "checkpoints", self.networks, errors.warn)
+        theirs = state["config"]
+        if theirs["game.method"] != "source_only" or theirs["data.source"] != config.data.source:
+            raise UserError(
+                f"game.pretrained={folder} is of game.method={theirs['game.method']} and "
+                f"data.source={theirs['data.source']}; adda needs game.method=source_only with the same source."
+            )
         generator.start_from(source.average.cpu())
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
@@ -220,19 +231,21 @@ class Adaptation:
         distance = selection.proxy_a_distance(source.features, target.features)
         critic = _on_cpu(players.critic)
         right, loss = _judged(self.cpu_game(critic, config), source.view, target.view)
-        probe = self.critics(config, players.generator.features, self.sizes(data))
+        probe = self.fresh_critics(config, players, data)
         halves = [
             (_part(seen.view, slice(0, None, 2)), _part(seen.view, slice(1, None, 2))) for seen in (source, target)
         ]
         game = self.cpu_game(probe, config)
         _train_probe(game, *(half[0] for half in halves))
         fresh, _ = _judged(game, *(half[1] for half in halves))
+        # The log-odds of MDD's second head are no judgement of domains: their chance level is not ln 2.
+        says = verdict(loss, 2, sum(fresh) / 2) if source.view.condition is None else ""
         percent = {"unit": "%", "split": "source validation, target training"}
         return [
             record("proxy A-distance", distance, "", " of 2 (0: a linear classifier cannot tell the domains apart)",
                    higher_is_better=False, split="source validation, target training"),
             record("critic accuracy", sum(right) / 2, note=f" ({right[0]:.1f} source, {right[1]:.1f} target), loss "
-                   f"{loss:.2f}{verdict(loss, 2, sum(fresh) / 2)}", higher_is_better=False,
+                   f"{loss:.2f}{says}", higher_is_better=False,
                    source=right[0], target=right[1], loss=loss, **percent),
             record("probe critic accuracy", sum(fresh) / 2, note=" of a critic trained afresh on the features",
                    higher_is_better=False, source=fresh[0], target=fresh[1], **percent),
@@ -314,7 +327,7 @@ class Invariance(Adaptation):
         """Accuracy on held-out samples and on an unseen domain, and how well the attribute is hidden."""
         source, _ = self.look(config, players, data)
         train = see(players.average, some(data.train, config.evaluate.samples), METHODS[config.game.method].view)
-        probe = self.critics(config, players.generator.features, self.sizes(data))
+        probe = self.fresh_critics(config, players, data)
         _train_attribute_probe(probe, train.view, train.samples.attribute)
         right, loss = _attribute_accuracy(_on_cpu(players.critic), source.view, source.samples.attribute)
         fresh, _ = _attribute_accuracy(probe, source.view, source.samples.attribute)
@@ -469,11 +482,11 @@ def _fit(critic: nn.Module, loss: Callable[[], Tensor]) -> None:
 
 @torch.no_grad()
 def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> tuple[float, float]:
-    """Per cent of samples whose attribute the last critic reads, and the mean loss of all critics."""
+    """Per cent of samples whose attribute the critics read, and their loss; both are means over critics."""
     with evaluating(critic):
         logits = critic(*view.samples)
-    right = 100 * float((logits[-1].argmax(1) == attribute).float().mean())
-    return right, float(torch.stack([cross_entropy(x, attribute) for x in logits]).mean())
+    right = torch.stack([(x.argmax(1) == attribute).float().mean() for x in logits]).mean()
+    return 100 * float(right), float(torch.stack([cross_entropy(x, attribute) for x in logits]).mean())
 
 
 def _cross_entropy(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:

@@ -41,7 +41,7 @@ def importance_weights(train: Tensor, target: Tensor, validation: Tensor) -> Ten
     """
     model = domain_classifier(train, target)
     share = torch.from_numpy(model.predict_proba(validation.numpy())[:, 1])
-    return share / (1 - share).clamp(min=1e-6) * len(train) / len(target)
+    return share / (1 - share).clamp(min=1e-6)  # both domains weigh the same in the classifier, however large they are
 
 
 def weighted_risk(losses: Tensor, weights: Tensor) -> float:
@@ -56,7 +56,8 @@ def deep_embedded_validation(losses: Tensor, weights: Tensor) -> float:
     """
     weighted = weights * losses
     covariance = torch.cov(torch.stack([weighted, weights]))
-    eta = -covariance[0, 1] / covariance[1, 1] if covariance[1, 1] > 0 else 0.0
+    equal = covariance[1, 1] <= (1e-6 * weights.mean()) ** 2  # their variance is then nothing but rounding
+    eta = 0.0 if equal else -covariance[0, 1] / covariance[1, 1]
     return float(weighted.mean() + eta * weights.mean() - eta)
 
 
