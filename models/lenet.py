@@ -9,6 +9,12 @@ from torch import Tensor, nn
 
 from models.domain import CriticConfig
 
+NORMS = {
+    "none": lambda channels: [],
+    "batch": lambda channels: [nn.BatchNorm2d(channels)],
+    "instance": lambda channels: [nn.InstanceNorm2d(channels, affine=True)],  # forgets an image's contrast and tint
+}
+
 
 @dataclass
 class Config(CriticConfig):
@@ -18,12 +24,13 @@ class Config(CriticConfig):
     channels: int = 20  # of the first convolution; the second has two and a half times as many
     width: int = 500  # units in the layer of features
     dropout: float = 0.5  # share of units dropped behind the second convolution and the layer of features
+    norm: str = "none"  # none, batch or instance: behind each convolution
 
 
 class Features(nn.Module):
     """Images ``[N, C, R, R]`` to the features of both convolutions and of the last layer, each ``[N, d]``.
 
-    Raises ValueError for images of fewer than 8 or more than 64 pixels.
+    Raises ValueError for images of fewer than 8 or more than 64 pixels, and for an unknown norm.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...]):
@@ -32,10 +39,14 @@ class Features(nn.Module):
             raise ValueError(f"lenet reads square images of 8 to 64 pixels, not samples of shape {tuple(shape)}")
         if not 0 <= config.dropout < 1:
             raise ValueError(f"dropout is {config.dropout} and must be at least 0 and below 1")
+        if config.norm not in NORMS:
+            raise ValueError(f"norm '{config.norm}' is unknown; valid are: {', '.join(NORMS)}")
         a, b = config.channels, config.channels * 5 // 2
         kernel, padding = (5, 0) if shape[1] >= 28 else (3, 1)  # small images have no border to lose
-        self.first = nn.Sequential(nn.Conv2d(shape[0], a, kernel, padding=padding), nn.ReLU(), nn.MaxPool2d(2))
-        self.second = nn.Sequential(nn.Conv2d(a, b, kernel, padding=padding), nn.ReLU(), nn.MaxPool2d(2))
+        self.first, self.second = (
+            nn.Sequential(nn.Conv2d(i, o, kernel, padding=padding), *NORMS[config.norm](o), nn.ReLU(), nn.MaxPool2d(2))
+            for i, o in ((shape[0], a), (a, b))
+        )
         self.dropout = nn.Dropout(config.dropout)
         with torch.no_grad():
             first = self.first(torch.zeros(1, *shape))

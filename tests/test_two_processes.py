@@ -19,13 +19,13 @@ RULES = {
 }
 
 
-def launch(folder, *overrides: str) -> subprocess.CompletedProcess:
+def launch(folder, *overrides: str, recipe: str = "configs/digits.yaml") -> subprocess.CompletedProcess:
     """Train with two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(ROOT / "train.py")]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
     return subprocess.run(
-        [*command, *arguments(folder, *overrides)],
+        [*command, *arguments(folder, *overrides, recipe=recipe)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -41,13 +41,23 @@ def test_two_processes_follow_one(tmp_path, rule):
     The bound: 6 steps with a learning rate of 2e-4, gradients equal to about 1e-5 relative, so weights
     differ by less than 6 · 2e-4 · 1e-5 ≈ 1e-8 plus their own rounding, 2^-24 of values up to 1.
     """
-    overrides = [*GAME, *RULES[rule]]
-    done = launch(tmp_path / "two", *overrides)
+    follow(tmp_path, [*GAME, *RULES[rule]], "digits")
+
+
+def test_two_processes_follow_one_in_a_game_of_domains(tmp_path):
+    """Both domains' samples are shared out; MADA has a critic per class. SGD steps are small: the same bound."""
+    game = ["game.method=mada", "optimizer.name=sgd", "optimizer.generator_lr=2e-4", "optimizer.critic_lr=2e-4"]
+    follow(tmp_path, [*game, "train.steps=6"], "moons")
+
+
+def follow(tmp_path, overrides: list[str], recipe: str) -> None:
+    """Train with two processes and with one, and compare all networks."""
+    done = launch(tmp_path / "two", *overrides, recipe=f"configs/{recipe}.yaml")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert run(tmp_path / "one", *overrides) == 0
+    assert run(tmp_path / "one", *overrides, recipe=f"configs/{recipe}.yaml") == 0
     for name in ("generator", "critic", "generator_ema"):
         one, two = (
-            load_file(tmp_path / folder / "digits/checkpoints/step-00000006" / f"{name}.safetensors")
+            load_file(tmp_path / folder / recipe / "checkpoints/step-00000006" / f"{name}.safetensors")
             for folder in ("one", "two")
         )
         assert one.keys() == two.keys()

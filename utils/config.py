@@ -165,7 +165,7 @@ class Config:
 # What may change when a run is resumed. Everything else identifies the run.
 RUNTIME_KEYS = (
     "run", "log", "sample", "evaluate", "checkpoint", "train.steps", "train.compile", "train.channels_last",
-    "data.root", "data.download", "data.workers", "data.resident_gib",
+    "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
 )  # fmt: skip
 
 

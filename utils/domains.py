@@ -380,7 +380,7 @@ def vectors(config: DataConfig, seed: int) -> Pair:
     (x, label, attribute), (target, target_label, _) = parts
     if x.shape[1:] != target.shape[1:]:
         raise UserError(
-            f"{paths[0]} has vectors of {x.shape[1]} numbers and {paths[1]} of {target.shape[1]}. Use files of one kind."
+            f"{paths[0]} has vectors of {x.shape[1]} numbers and {paths[1]} of {target.shape[1]}: both need as many."
         )
     if label is None:
         raise UserError(f"The source {paths[0]} has no 'labels': exchange data.source and data.target, or add them.")

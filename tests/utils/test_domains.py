@@ -444,7 +444,7 @@ BAD[7, 1] = np.nan
 WRONG_VECTORS = {
     "NaN": ({"target": {"features": BAD}}, ["target.npz", "NaN"]),
     "infinite": ({"source": {"features": np.full((40, 3), np.inf)}}, ["source.npz", "infinite"]),
-    "other width": ({"target": {"features": np.ones((30, 4))}}, ["source.npz", "target.npz", " 3 ", " 4."]),
+    "other width": ({"target": {"features": np.ones((30, 4))}}, ["source.npz", "target.npz", " 3 ", " 4:"]),
     "no matrix": ({"target": {"features": np.ones(30)}}, ["target.npz", "[n, D]"]),
     "fewer labels": ({"source": {"labels": np.ones(39)}}, ["source.npz", "40", "(39,)", "'labels'"]),
     "fewer attributes": ({"source": {"attributes": np.ones(39)}}, ["source.npz", "'attributes'"]),

@@ -201,3 +201,38 @@ def test_no_figure_stays_open(modes):
 def test_drawing_is_a_function_of_the_points(modes):
     points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(picture(points, 1, modes), picture(points, 1, modes))
+
+
+def test_clouds_have_a_colour_each_and_a_boundary_where_there_is_a_plane():
+    draw = torch.Generator().manual_seed(0)
+    label = torch.arange(30) % 3
+    two = [pictures.Cloud(name, torch.randn(30, 5, generator=draw) + i, label) for i, name in enumerate("ab")]
+    without = pictures.clouds(two, ("x", "y", "z"))
+    u, v = torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="xy")
+    points = torch.rand(30, 2, generator=draw)
+    plane = pictures.Plane(u, v, (u > 0).long(), points, label, points)
+    with_plane = pictures.clouds(two, ("x", "y", "z"), plane)
+    assert with_plane.shape[2] > without.shape[2]  # a third panel
+    left = without[:, :, : without.shape[2] // 2].int()
+    for colour in ([31, 119, 180], [255, 127, 14]):  # half transparent on white: at least half of the way there
+        target = (torch.tensor(colour)[:, None, None] + 255) // 2
+        assert int(((left - target).abs().amax(0) <= 3).sum()) > 20
+    assert torch.equal(without, pictures.clouds(two, ("x", "y", "z")))
+
+
+def test_a_single_feature_is_drawn_as_a_line():
+    assert pictures.clouds([pictures.Cloud("a", torch.rand(9, 1), torch.zeros(9).long())], ("x",)).dtype == torch.uint8
+
+
+def test_a_confusion_matrix_is_dark_where_a_class_is_read():
+    right = pictures.confusion(torch.eye(4) * 10, tuple("abcd"))
+    wrong = pictures.confusion(torch.eye(4).flip(0) * 10, tuple("abcd"))
+    assert right.shape == wrong.shape
+    assert not torch.equal(right, wrong)
+    assert abs(right.float().mean() - wrong.float().mean()) < 1  # the same cells, elsewhere
+
+
+def test_every_image_gets_its_caption():
+    one, two = (pictures.captioned(torch.zeros(n, 3, 8, 8), ["7 99 %"] * n, columns=2) for n in (2, 3))
+    assert two.shape[1] > one.shape[1]  # a second row
+    assert pictures.pyplot.get_fignums() == []
