@@ -161,7 +161,9 @@ class Journal:
             return
         self._prune_best()
         if self.config.evaluate.every:
-            for metric, best in best_metrics(self.folder).items():
+            measured = best_metrics(self.folder)
+            for metric in (name for name in self.kind.metrics if name in measured):
+                best = measured[metric]
                 self.log.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
             self._tell_chosen()
         self.log.record(FINISHED, step, {})
