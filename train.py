@@ -99,7 +99,8 @@ def train(cfg: Config) -> int:
             data = kind.load(cfg)
         generator, critic = kind.networks(cfg, kind.sizes(data))
         if saved is None:
-            kind.start(cfg, generator)
+            with accelerator.main_process_first():  # where weights are fetched
+                kind.start(cfg, generator)
         team = players.build(cfg, generator, critic, accelerator.device)
         if saved is not None:
             check_data(saved, data)
@@ -131,11 +132,13 @@ def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
 
 def check_data(saved: Checkpoint, data: Any) -> None:
     """Raise UserError if the data set has changed since: the order of samples would be another."""
-    if saved.state["train_samples"] != len(data.train):
-        raise UserError(
-            f"{saved.path} was trained on {saved.state['train_samples']} samples and data set '{data.name}' now has "
-            f"{len(data.train)}: restore the data, or choose another run.name."
-        )
+    for name, samples in (("train_samples", data.train), ("target_samples", data.target)):
+        before, now = saved.state[name], None if samples is None else len(samples)
+        if before != now:
+            raise UserError(
+                f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
+                "restore the data, or choose another run.name."
+            )
 
 
 def farewell(cfg: Config, folder: RunFolder, step: int) -> str:

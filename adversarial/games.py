@@ -139,7 +139,9 @@ def layers(seen: Recognition) -> View:
 
 
 def multilinear(seen: Recognition) -> View:
-    """Features x predictions ``[N, d K]`` (CDAN: Long et al. 2018, eq. 5); the predictions are constants."""
+    """Features x predictions ``[N, d K]`` (CDAN: Long et al. 2018, section 3.2). Predictions are constants, as in the
+    authors' code: no adversarial gradient reaches the head.
+    """
     predictions = seen.logits.detach().softmax(1)
     return View(((seen.layers[-1][:, None, :] * predictions[:, :, None]).flatten(1),))
 
@@ -154,9 +156,9 @@ def multilinear_entropy(seen: Recognition) -> View:
 
 
 def classes(seen: Recognition) -> View:
-    """The last features for one critic a class, weighted by the class's probability (MADA: Pei et al. 2018, eq. 3)."""
+    """The last features times the class's probability, for one critic a class (MADA: Pei et al. 2018, eq. 3)."""
     p = seen.logits.detach().softmax(1)
-    return View(seen.layers[-1:] * p.shape[1], tuple(p.T))
+    return View(tuple(share[:, None] * seen.layers[-1] for share in p.T), (1.0,) * p.shape[1])
 
 
 def margin(seen: Recognition) -> View:

@@ -156,7 +156,7 @@ def _penalties(
     penalised = [i for i, weight in enumerate(weights) if weight > 0]
     samples, terms, gradients = _entries(inputs), [], []
     if penalised:
-        gradients = input_gradients([scores[i] for i in penalised], [samples[i] for i in penalised])
+        gradients = input_gradients([own_class(scores[i]) for i in penalised], [samples[i] for i in penalised])
         terms = [weights[i] * zero_centred(x).mean() for i, x in zip(penalised, gradients, strict=True)]
     if gamma.gp > 0:
         share = draw.uniform("gradient penalty")
@@ -296,7 +296,7 @@ def _report(
     for name, scores, sign in (("real", real, 1), ("fake", fake, -1)):
         if scores:
             score = values[f"{name}_score"] = own_class(scores[-1])
-            if objective.boundary is not None:
+            if objective.boundary is not None and play.fake:  # one of K attributes is not told by a boundary
                 values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
     return {name: value.detach() for name, value in values.items() if value is not None}
 

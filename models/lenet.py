@@ -49,8 +49,10 @@ class Features(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         with torch.no_grad():
+            self.eval()  # or the norms would take in these zeros
             first = self.first(torch.zeros(1, *shape))
             sizes = [first.numel(), self.second(first).numel()]
+            self.train()
         self.last = nn.Sequential(nn.Linear(sizes[-1], config.width), nn.ReLU())
         self.sizes = [*sizes, config.width]
 

@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -36,14 +37,30 @@ class Features(nn.Module):
             raise ValueError(f"network '{config.network}' is unknown; valid are: {', '.join(NETWORKS)}")
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"resnet reads RGB images, not samples of shape {tuple(shape)}")
-        weights = None if config.weights == "none" else config.weights
-        self.network = torchvision.models.get_model(config.network, weights=weights)
+        self.config = config
+        self.network = torchvision.models.get_model(config.network)
         stages = [self.network.layer1, self.network.layer2, self.network.layer3, self.network.layer4]
         sizes = [[m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for stage in stages]
         self.network.fc = nn.Sequential(nn.Linear(sizes[-1], config.width), nn.ReLU())
         self.sizes = [*sizes, config.width]
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet in [0, 1], which the weights expect
-        self.normalise = torchvision.transforms.Normalize([2 * m - 1 for m in mean], [2 * s for s in std])
+        self.register_buffer("mean", 2 * torch.tensor(mean).reshape(3, 1, 1) - 1, persistent=False)
+        self.register_buffer("std", 2 * torch.tensor(std).reshape(3, 1, 1), persistent=False)
+
+    def start(self) -> None:
+        """Take over the weights that a fresh run begins with; a resumed run has its own. Raises ValueError."""
+        if self.config.weights == "none":
+            return
+        try:
+            pretrained = torchvision.models.get_model(self.config.network, weights=self.config.weights)
+        except (KeyError, ValueError, OSError) as error:  # no such weights; no network
+            raise ValueError(f"weights '{self.config.weights}' cannot be had ({error})") from None
+        theirs = {name: value for name, value in pretrained.state_dict().items() if not name.startswith("fc.")}
+        self.network.load_state_dict(theirs, strict=False)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1] as the weights expect them; torchvision's own transform would wait for the device."""
+        return (x - self.mean) / self.std
 
     def forward(self, x: Tensor) -> list[Tensor]:
         net = self.network

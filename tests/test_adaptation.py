@@ -236,7 +236,7 @@ def test_invariance_trains_under_every_rule(tmp_path, bare, rule, objective):
     assert run(tmp_path, *overrides) == 0
     last = records(tmp_path, "train")[-1]
     assert last["generator_gradient_norm"] > 0
-    assert "critic_accuracy_attribute" in last
+    assert "source_accuracy" in last
     assert not any("target" in name or "none" in name for name in last)
 
 
@@ -291,7 +291,7 @@ def test_a_gan_does_not_recognise(tmp_path):
 def test_another_model_than_the_pretrained_one_is_refused(tmp_path, pretrained):
     message = refusal(tmp_path, *words("adda", pretrained), "model.width=9")
     assert str(pretrained) in message
-    assert "does not fit the network" in message
+    assert "has model.width=8 and must have 9" in message
 
 
 @pytest.mark.parametrize("rule", ["simultaneous", "alternating"])

@@ -66,6 +66,11 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
     return final
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of the committed checkpoints in a folder, the oldest first."""
+    return [_number(path) for path in _steps(folder)]
+
+
 def remove(folder: Path, which: Callable[[int], bool]) -> None:
     """Delete the checkpoints of the steps that ``which`` names."""
     for path in _steps(folder):

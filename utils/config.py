@@ -50,7 +50,7 @@ class GameConfig:
     conditional: bool = False  # generation: give the data's class labels to both players
     method: str = "dann"  # games of domains: what the critics see, or a baseline; a key of utils.recognition.METHODS
     margin: float = 4.0  # mdd: γ, the weight of the source's side
-    pretrained: str = ""  # adda: folder of a finished run with method=source_only and the same model
+    pretrained: str = ""  # adda: folder of a run with method=source_only, the same source and the same model
 
 
 @dataclass
@@ -130,7 +130,7 @@ class EvaluateConfig:
     """Fields of ``evaluate.*``."""
 
     every: int = 0  # steps between evaluations; 0: only at the end
-    samples: int = 1000  # generated samples that a metric is computed on
+    samples: int = 1000  # generated samples, or samples of each domain, that a metric is computed on (an oracle: all)
 
 
 @dataclass

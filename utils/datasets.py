@@ -47,8 +47,8 @@ class DataConfig:
     photos: str = ""  # mnist_m: folder of photographs behind the digits
     validation: float = 0.1  # games of domains: share of the source held out, where it has no split of its own
     transform: str = "none"  # vectors, amazon_reviews: none, binary, log (of 1 + x) or unit (length 1)
-    download: bool = False  # let torchvision fetch MNIST, Fashion-MNIST or CIFAR-10 into root
-    resolution: int = 8  # pixels of a side after `fit`; unused by ring, grid
+    download: bool = False  # let torchvision fetch MNIST, Fashion-MNIST, CIFAR-10, USPS or SVHN into root
+    resolution: int = 8  # pixels of a side after `fit`; unused by points and vectors
     fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
     mirror: bool = False  # random horizontal mirroring
     workers: int = 2  # loader processes for sets too large to hold decoded
@@ -195,11 +195,16 @@ def _wrong_size(size: tuple[int, int], resolution: int, how: str, what: str) -> 
 
 def digits(config: DataConfig, seed: int) -> DataSet:
     """Scikit-learn's 1,797 handwritten digits of 8x8 pixels; the split is the same for every seed."""
+    return _arrays(config, *digit_splits())
+
+
+def digit_splits() -> list[tuple[Tensor, Tensor]]:
+    """Images ``[n, 1, 8, 8]`` (uint8) and labels of scikit-learn's digits: 1,347 to train on and 450 held out."""
     source = load_digits()
     x = torch.from_numpy(source.images * 255 / 16).round().to(torch.uint8).unsqueeze(1)  # 17 levels of gray
     label = torch.from_numpy(source.target).long()
     train, test = train_test_split(range(len(x)), test_size=450, random_state=0, stratify=label)
-    return _arrays(config, (x[train], label[train]), (x[test], label[test]))
+    return [(x[train], label[train]), (x[test], label[test])]
 
 
 def torchvision_set(config: DataConfig, seed: int, source: type, folder: str) -> DataSet:

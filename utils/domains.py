@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy
 import torch
-from sklearn.datasets import load_digits, load_sample_images, load_svmlight_files, make_moons
+from sklearn.datasets import load_sample_images, load_svmlight_files, make_moons
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision import datasets
@@ -29,6 +29,7 @@ from utils.datasets import (
     Streamed,
     check_size,
     decoded,
+    digit_splits,
     fit,
     folder_files,
     open_image,
@@ -70,7 +71,7 @@ class Domains:
     attribute_names: tuple[str, ...]
     train: Samples
     validation: Samples
-    target: Samples
+    target: Samples | None
     oracle: Samples | None
 
     @property
@@ -98,6 +99,8 @@ def load(config: DataConfig, seed: int, target_only: bool = False) -> Domains:
             raise UserError(
                 f"The domain '{domain.name}' has {len(domain.train)} samples and needs at least 2: add some."
             )
+    if len(classes) == 1:
+        raise UserError(f"'{source.name}' has the class '{classes[0]}' only: a game of domains needs at least 2.")
     if source.train.label is None:
         raise UserError(f"The source '{source.name}' has no labels: exchange data.source and data.target, or label it.")
     if source.test is not None:
@@ -125,7 +128,7 @@ def _shape(samples: Samples, config: DataConfig) -> tuple[int, ...]:
 
 
 def _split(samples: Samples, share: float, what: str) -> tuple[Samples, Samples]:
-    """Training and validation samples, with every class in both; the same for every seed."""
+    """Training and validation samples, each class in proportion; the same for every seed."""
     try:
         train, held = train_test_split(range(len(samples)), test_size=share, random_state=0, stratify=samples.label)
     except ValueError as error:
@@ -202,14 +205,9 @@ def digit_cameras(config: DataConfig, seed: int) -> Pair:
 
 
 def _digits(resolution: int) -> list[tuple[Tensor, Tensor]]:
-    """Training and held-out digits as uint8 ``[n, 1, R, R]``, the split that the generation recipes use."""
-    source = load_digits()
-    x = torch.from_numpy(source.images * 255 / 16).float().unsqueeze(1)
-    if resolution != x.shape[-1]:
-        x = tv.resize(x, [resolution, resolution], InterpolationMode.BICUBIC, antialias=True)
-    x, label = x.clamp(0, 255).round().to(torch.uint8), torch.from_numpy(source.target).long()
-    train, test = train_test_split(range(len(x)), test_size=450, random_state=0, stratify=label)
-    return [(x[train], label[train]), (x[test], label[test])]
+    """Training and held-out digits as uint8 ``[n, 1, R, R]``, in the split that the generation recipes use."""
+    size = [resolution, resolution]
+    return [(tv.resize(x, size, InterpolationMode.BICUBIC, antialias=True), label) for x, label in digit_splits()]
 
 
 def blend(x: Tensor, photos: list[Tensor], *names: int | str) -> Tensor:

@@ -40,6 +40,8 @@ class Generation:
 
     def check(self, config: Config) -> None:
         check_name("data.name", config.data.name, DATASETS)
+        if config.game.method != "dann" or config.game.pretrained:
+            raise UserError("game.method and game.pretrained are for games of domains: choose game.name=adaptation.")
         if FAMILIES[config.model.name].generator is None:
             raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.generator]))
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -51,11 +52,24 @@ class Journal:
         """The steps that are left, under a progress bar (none in a pipe)."""
         end = self.config.train.steps
         steps = count(self.begin) if end is None else range(self.begin, end)
+        self._catch_up()
         self.bar = tqdm(
             steps, desc=self.config.run.name, initial=self.begin, total=end, unit="step",
             disable=None if self.writes else True,
         )  # fmt: skip
         yield from self.bar
+
+    def _catch_up(self) -> None:
+        """A process that ended right after a checkpoint did not come to that step's picture and evaluation."""
+        step, end = self.begin, self.config.train.steps
+        if not step or step == end:
+            return
+        if due(self.config.sample.every, step) and not self._picture(step).is_file():
+            self.draw(step)
+        if due(self.config.evaluate.every, step) and not any(
+            record["kind"] == "metric" and record["step"] == step for record in records(self.folder)
+        ):
+            self.evaluate(step)
 
     def note(self, step: int, turn: Turn) -> None:
         """Take in a turn before its players move. Nothing here waits for the device."""
@@ -104,8 +118,11 @@ class Journal:
             return
         with self.meter.paused():
             image = self.kind.picture(self.config, self.players, self.data)
-            pictures.save(image, self.folder.samples / f"step-{step:08d}.png")
+            pictures.save(image, self._picture(step))
             self.log.picture(step, self.kind.picture_name, image)
+
+    def _picture(self, step: int) -> Path:
+        return self.folder.samples / f"step-{step:08d}.png"
 
     def evaluate(self, step: int) -> None:
         """Metrics of the average generator side: records in metrics.jsonl and lines for people; keeps the best."""
@@ -137,12 +154,15 @@ class Journal:
 
     def _prune_best(self) -> None:
         """Former best models go once a checkpoint lies behind the present one: until then a resumed run needs them."""
-        if (best := best_step(self.folder, self.best)) is not None:
+        best = best_step(self.folder, self.best)
+        if best in checkpoint.steps(self.folder.best):  # not so where checkpoint.best was changed on the way
             checkpoint.remove(self.folder.best, lambda step: step != best)
 
     def _state(self) -> dict[str, Any]:
         sizes = self.kind.sizes(self.data)
-        return {"config": identity(self.config), **sizes, "train_samples": len(self.data.train)}
+        target = None if self.data.target is None else len(self.data.target)
+        counts = {"train_samples": len(self.data.train), "target_samples": target}
+        return {"config": identity(self.config), **sizes, **counts}
 
     @property
     def best(self) -> str:
@@ -175,7 +195,8 @@ class Journal:
     def _tell_chosen(self) -> None:
         """Last, chosen without target labels, and what an oracle would have chosen, side by side."""
         oracle = {r["step"]: r["value"] for r in records(self.folder) if r["kind"] == "metric" and r.get("oracle")}
-        if (chosen := best_step(self.folder, self.best)) in oracle:
+        chosen = best_step(self.folder, self.best)
+        if chosen in oracle and chosen in checkpoint.steps(self.folder.best):
             top = max(oracle, key=oracle.get)
             self.log.say(
                 f"Chosen by {self.best}: step {chosen}, which an oracle finds to be right on {oracle[chosen]:.2f} % of "

@@ -67,7 +67,7 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
     """
     features = torch.cat([cloud.features for cloud in clouds])
     features = torch.nn.functional.pad(features, (0, max(0, 2 - features.shape[1])))  # a single feature makes a line
-    reduce = TSNE(random_state=0) if tsne else PCA(2, random_state=0)
+    reduce = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=0) if tsne else PCA(2, random_state=0)
     flat = torch.from_numpy(reduce.fit_transform(features.numpy())).split([len(cloud.label) for cloud in clouds])
     panels = 2 if plane is None else 3
     figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 5), dpi=100)

@@ -6,7 +6,7 @@ Nothing here but the records called oracle looks at target labels.
 import copy
 import math
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,11 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from adversarial import games
 from adversarial.games import AdaptationGame, Game, InvarianceGame, Play, Recognition, View, couples_samples
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import CROSS_ENTROPY, OBJECTIVES
 from models import FAMILIES
 from models.domain import Critics, Recogniser, SplitRecogniser
-from utils import domains, errors, pictures, selection
-from utils.config import Config
+from utils import checkpoint, domains, errors, pictures, selection
+from utils.config import Config, identity
 from utils.datasets import Resident, to_images
 from utils.domains import DOMAINS, Domains, Samples, unlabelled
 from utils.errors import UserError, check_name
@@ -37,6 +37,8 @@ from utils.sampling import evaluating
 
 BATCH = 500
 ORACLE = "target accuracy (oracle)"
+# What a pretrained source run must share with the run that takes it over, beside the model.
+PRETRAINED = ("game.method", "data.name", "data.source", "data.resolution", "data.fit", "data.transform")
 PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 200, 64, 3e-3
 NEAR_CHANCE = 0.95  # a critic whose loss is above this share of ln K has learnt next to nothing
 TELLS_APART = 10.0  # per cent above chance: a fresh critic that is right more often sees a difference
@@ -57,7 +59,9 @@ METHODS = {
     "mada": Method(games.classes),
     "mdd": Method(games.margin),
     "adda": Method(games.features, split=True),
-    "source_only": Method(games.features),  # the baselines: config.BASELINES
+    # The baselines (config.BASELINES): λ is 0. The target still passes through the network, so BatchNorm's statistics
+    # see its inputs.
+    "source_only": Method(games.features),
     "target_only": Method(games.features),
 }
 
@@ -130,19 +134,31 @@ class Adaptation:
             return self.critics(config, players.generator.features, self.sizes(data))
 
     def start(self, config: Config, generator: nn.Module) -> None:
-        """ADDA begins with a recogniser that was trained on the source."""
+        """A network may come with weights of its own (ImageNet's); ADDA's was trained on the source."""
         if not config.game.pretrained:
+            if hasattr(generator.features, "start"):
+                try:
+                    generator.features.start()
+                except ValueError as error:
+                    raise UserError(f"model.{error}; set model.weights=none to begin at random.") from None
             return
         folder = Path(config.game.pretrained)
+        saved = checkpoint.newest(folder / "checkpoints", errors.warn)
+        if saved is None:
+            raise UserError(
+                f"game.pretrained={folder} holds no checkpoint: train it first, with game.method=source_only."
+            )
+        wanted = {**identity(config), "game.method": "source_only"}
+        for key in (key for key in wanted if key in PRETRAINED or key.startswith("model.")):
+            theirs = saved.state["config"].get(key)
+            if theirs != wanted[key] and not key.startswith("model.critic"):
+                raise UserError(
+                    f"game.pretrained={folder} has {key}={theirs} and must have {wanted[key]}: a run on the same "
+                    "source with the same model and game.method=source_only."
+                )
         former = copy.deepcopy(config)
         former.game.method, former.game.pretrained = "source_only", ""
-        source, state = load(former, folder / "checkpoints", self.networks, errors.warn)
-        theirs = state["config"]
-        if theirs["game.method"] != "source_only" or theirs["data.source"] != config.data.source:
-            raise UserError(
-                f"game.pretrained={folder} is of game.method={theirs['game.method']} and "
-                f"data.source={theirs['data.source']}; adda needs game.method=source_only with the same source."
-            )
+        source, _ = load(former, folder / "checkpoints", self.networks, errors.warn)
         generator.start_from(source.average.cpu())
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
@@ -230,23 +246,25 @@ class Adaptation:
         """How well the features hide the domain: from a linear classifier, the run's critic, and a fresh critic."""
         distance = selection.proxy_a_distance(source.features, target.features)
         critic = _on_cpu(players.critic)
-        right, loss = _judged(self.cpu_game(critic, config), source.view, target.view)
+        objective = OBJECTIVES[config.game.objective]
+        right, loss = _judged(self.cpu_game(critic, config), source.view, target.view, objective.boundary)
         probe = self.fresh_critics(config, players, data)
         halves = [
             (_part(seen.view, slice(0, None, 2)), _part(seen.view, slice(1, None, 2))) for seen in (source, target)
         ]
         game = self.cpu_game(probe, config)
         _train_probe(game, *(half[0] for half in halves))
-        fresh, _ = _judged(game, *(half[1] for half in halves))
-        # The log-odds of MDD's second head are no judgement of domains: their chance level is not ln 2.
-        says = verdict(loss, 2, sum(fresh) / 2) if source.view.condition is None else ""
+        fresh, _ = _judged(game, *(half[1] for half in halves), boundary=0.0)
+        # Only a critic that learns cross-entropy on domains has a loss of ln 2 at chance (not MDD's second head).
+        speaks = objective.critic == CROSS_ENTROPY and not objective.pairs and source.view.condition is None
+        says = f", loss {loss:.2f}{verdict(loss, 2, sum(fresh) / 2)}" if speaks else ""
         percent = {"unit": "%", "split": "source validation, target training"}
         return [
             record("proxy A-distance", distance, "", " of 2 (0: a linear classifier cannot tell the domains apart)",
                    higher_is_better=False, split="source validation, target training"),
-            record("critic accuracy", sum(right) / 2, note=f" ({right[0]:.1f} source, {right[1]:.1f} target), loss "
-                   f"{loss:.2f}{says}", higher_is_better=False,
-                   source=right[0], target=right[1], loss=loss, **percent),
+            record("critic accuracy", sum(right) / 2, note=f" ({right[0]:.1f} source, {right[1]:.1f} target){says}",
+                   higher_is_better=False,
+                   source=right[0], target=right[1], cross_entropy=loss, **percent),
             record("probe critic accuracy", sum(fresh) / 2, note=" of a critic trained afresh on the features",
                    higher_is_better=False, source=fresh[0], target=fresh[1], **percent),
         ]  # fmt: skip
@@ -264,6 +282,8 @@ def verdict(loss: float, classes: int, fresh: float) -> str:
     chance = math.log(classes)
     if loss < NEAR_CHANCE * chance:
         return f" (at chance {chance:.2f})"
+    if loss > 2 * chance:
+        return f", worse than chance ({chance:.2f}): overtaken; lower update.coefficient or optimizer.generator_lr"
     if fresh > 100 / classes + TELLS_APART:
         return f", at chance ({chance:.2f}): DEAD, for a fresh one sees a difference; raise optimizer.critic_lr"
     return f", at chance ({chance:.2f}): beaten, for a fresh one sees no difference either"
@@ -273,7 +293,7 @@ class Invariance(Adaptation):
     """One labelled set whose samples have an attribute that features should hide (``utils.kinds.Kind``)."""
 
     sides = ("attribute", "none")
-    shown: ClassVar = {"D": "critic_loss", "task": "task_loss", "D right": "critic_accuracy_attribute"}
+    shown: ClassVar = {"D": "critic_loss", "task": "task_loss", "right": "source_accuracy"}
     metrics = ("source accuracy",)
     methods = ("dann", "layers", "mada", "source_only")
 
@@ -284,10 +304,8 @@ class Invariance(Adaptation):
                 f"game.objective={config.game.objective} compares reals with fakes, and game.name=invariance has no "
                 "fakes; choose minimax or non_saturating."
             )
-        if config.penalty.gp:
-            raise UserError(
-                "penalty.gp lies between reals and fakes, and game.name=invariance has no fakes; use penalty.r1."
-            )
+        if config.penalty.gp or config.penalty.r2:
+            raise UserError("penalty.gp and penalty.r2 need fakes, and game.name=invariance has none; use penalty.r1.")
 
     def load(self, config: Config) -> Domains:
         data = domains.load(config.data, config.seed)
@@ -356,6 +374,11 @@ def see(recogniser: nn.Module, samples: Samples, view: Callable[[Recognition], V
             seen = recogniser(x, x[:1])[0] if source else recogniser(x)[-1]
             parts.append(Recognition(tuple(layer.float().cpu() for layer in seen.layers), seen.logits.float().cpu()))
     layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
+    if not bool(torch.isfinite(layers[-1]).all()):
+        raise UserError(
+            "The features became NaN or infinite; the last checkpoint is from before. Lower optimizer.*_lr or "
+            "update.coefficient, add penalty.r1, or try another seed."
+        )
     whole = Recognition(layers, torch.cat([part.logits for part in parts]))
     return Seen(view(whole), layers[-1], whole.logits, samples)
 
@@ -440,13 +463,20 @@ def _oracle(recogniser: nn.Module, data: Domains) -> list[Record]:
 # --- critics on features that are there already ----------------------------------------------------------------------
 
 
-def _judged(game: AdaptationGame, source: View, target: View) -> tuple[tuple[float, float], float]:
-    """Per cent of source and of target samples that the critics place rightly, and their mean loss per side."""
+def _judged(
+    game: AdaptationGame, source: View, target: View, boundary: float | None
+) -> tuple[tuple[float, float], float]:
+    """Per cent of source and of target samples that the critics place rightly, and their cross-entropy per side.
+
+    Scores without a boundary (Wasserstein's) are parted in the middle between both sides' means.
+    """
     with torch.no_grad(), evaluating(game.critic):
-        real, fake = game.judge(_as_play(source, target))
-        loss = _cross_entropy(real, fake)
-    right = (torch.stack(real) > 0).float().mean(), (torch.stack(fake) < 0).float().mean()
-    return (100 * float(right[0]), 100 * float(right[1])), float(loss) / (2 * len(real))
+        scores = [torch.stack(side) for side in game.judge(_as_play(source, target))]
+        loss = _cross_entropy(*scores) / (2 * len(scores[0]))
+    if boundary is None:
+        boundary = float(sum(side.mean() for side in scores)) / 2
+    right = (scores[0] > boundary).float().mean(), (scores[1] < boundary).float().mean()
+    return (100 * float(right[0]), 100 * float(right[1])), float(loss)
 
 
 def _train_probe(game: AdaptationGame, source: View, target: View) -> None:
@@ -489,7 +519,7 @@ def _attribute_accuracy(critic: nn.Module, view: View, attribute: Tensor) -> tup
     return 100 * float(right), float(torch.stack([cross_entropy(x, attribute) for x in logits]).mean())
 
 
-def _cross_entropy(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+def _cross_entropy(real: Iterable[Tensor], fake: Iterable[Tensor]) -> Tensor:
     """The critics' loss on both sides, which need not have the same number of samples."""
     loss = OBJECTIVES["minimax"].critic_loss
     return sum(loss(r, None).mean() + loss(None, f).mean() for r, f in zip(real, fake, strict=True))

@@ -125,7 +125,8 @@ def test_same_gradients_against_a_critic_of_attributes(objective, plan, gamma, v
 @pytest.mark.parametrize("plan", [plan for plan in PLANS if plan != "single_pass"])
 def test_same_gradients_of_confusion_over_all_attributes(plan):
     torch.manual_seed(0)
-    check(plan, invariance_game(every_class=True), "confusion", vector_batch(5, 3), SeededDraw(5))
+    for gamma in (NO_GAMMA, R1):
+        check(plan, invariance_game(every_class=True), "confusion", vector_batch(5, 3), SeededDraw(5), Weights(gamma))
 
 
 def test_single_pass_refuses_several_scores_a_sample():

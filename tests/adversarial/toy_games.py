@@ -259,7 +259,8 @@ def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float
     """γ/2 · E‖∂s/∂x‖² (Mescheder et al. 2018, eq. 9)."""
     if gamma == 0:
         return 0.0
-    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    own = scores if scores.ndim == 1 else scores[:, 0]
+    (gradient,) = torch.autograd.grad(own.sum(), x, create_graph=True)
     return gamma / 2 * (gradient**2).sum() / len(x)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,16 +220,24 @@ def test_what_is_not_offered_is_refused(case):
         make()
 
 
-def test_imagenets_weights_are_asked_for_by_name(monkeypatch):
-    """The names go to torchvision as they are; nothing is fetched here."""
+def test_imagenets_weights_are_taken_over_by_a_fresh_run_alone(monkeypatch):
+    """Building asks for none, as a resumed run has its own; ``start`` hands the name to torchvision as it is."""
     asked, original = [], resnet.torchvision.models.get_model
 
-    def get_model(name, weights):
-        asked.append((name, weights))
+    def get_model(name, weights=None):
+        asked.append(weights)
         return original(name)
 
-    monkeypatch.setattr(resnet, "torchvision", SimpleNamespace(
-        models=SimpleNamespace(get_model=get_model), transforms=resnet.torchvision.transforms))  # fmt: skip
+    monkeypatch.setattr(resnet.torchvision.models, "get_model", get_model)
     for weights in ("none", "IMAGENET1K_V1"):
-        resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
-    assert asked == [("resnet18", None), ("resnet18", "IMAGENET1K_V1")]
+        features = resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
+        before = features.network.conv1.weight.clone()
+        features.start()
+        assert torch.equal(features.network.conv1.weight, before) == (weights == "none")
+    assert asked == [None, None, "IMAGENET1K_V1"]
+
+
+def test_weights_that_torchvision_does_not_have():
+    features = resnet.Features(resnet.Config(network="resnet18", weights="IMAGENET"), (3, 32, 32))
+    with pytest.raises(ValueError, match="weights 'IMAGENET' cannot be had"):
+        features.start()

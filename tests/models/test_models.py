@@ -21,7 +21,7 @@ def test_dcgan_shapes(resolution, channels, norm, classes):
     assert critic(images, label).shape == (2,)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.generator])
 def test_label_changes_sample_and_score(family):
     shape = (1, 8, 8)
     config = FAMILIES[family].config()

@@ -164,7 +164,7 @@ def test_a_critic_that_misses_a_difference_is_called_dead():
     record = rivals(linear_critic(0.0, 0.0), far=5.0)["critic accuracy"]
     assert "DEAD" in record["note"]
     assert "optimizer.critic_lr" in record["note"]
-    assert record["loss"] == pytest.approx(0.6931, abs=1e-3)  # log 2
+    assert record["cross_entropy"] == pytest.approx(0.6931, abs=1e-3)  # log 2
 
 
 def test_a_critic_that_has_nothing_to_find_is_called_beaten():
@@ -178,7 +178,7 @@ def test_a_critic_that_works_is_called_nothing():
     assert "DEAD" not in record["note"]
     assert "beaten" not in record["note"]
     assert record["value"] > 99
-    assert record["loss"] < 0.1
+    assert record["cross_entropy"] < 0.1
 
 
 def test_accuracy_of_a_critic_is_told_by_side():
