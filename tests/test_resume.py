@@ -144,3 +144,26 @@ def test_finished_run_says_so_and_continues_when_asked(tmp_path, capsys):
     assert run(tmp_path, steady, "train.steps=18") == 0
     assert run(tmp_path / "whole", steady, "train.steps=18") == 0
     assert fingerprint(tmp_path) == fingerprint(tmp_path / "whole")
+
+
+def test_a_run_stopped_before_an_evaluation_catches_up(tmp_path, monkeypatch):
+    """A signal in the step that an evaluation and a picture were due after: the records are those of a whole run."""
+    words = ["evaluate.every=3", "sample.every=3", "checkpoint.best=entropy", "train.steps=6"]
+    assert run(tmp_path / "whole", *words, recipe="configs/moons.yaml") == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 2)
+        assert run(tmp_path / "parts", *words, recipe="configs/moons.yaml") == 75
+    assert run(tmp_path / "parts", *words, recipe="configs/moons.yaml") == 0
+
+    def measured(folder):
+        lines = (tmp_path / folder / "moons/metrics.jsonl").read_text().splitlines()
+        return [(r["step"], r["metric"], r["value"]) for r in map(json.loads, lines) if r["kind"] == "metric"]
+
+    def files(folder):
+        return sorted(
+            path.name for name in ("best", "samples") for path in (tmp_path / folder / "moons" / name).iterdir()
+        )
+
+    assert measured("parts") == measured("whole")
+    assert {step for step, _, _ in measured("whole")} == {3, 6}
+    assert files("parts") == files("whole")
