@@ -181,7 +181,7 @@ def table(title: str, runs: list[Run]) -> list[str]:
     """One experiment: a row an arm."""
     lines = [
         f"## {title}", "",
-        "| arm | target accuracy, last step | chosen by source accuracy | source accuracy | proxy A-distance | seeds |",
+        f"| arm | target accuracy, last step | chosen by {Adaptation.best} | source | proxy A-distance | seeds |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for arm in dict.fromkeys(run.arm for run in runs):
@@ -189,7 +189,7 @@ def table(title: str, runs: list[Run]) -> list[str]:
         if done:
             columns = (
                 show([last(m, ORACLE) for m in done]),
-                show([chosen(m, "source accuracy") for m in done]),
+                show([chosen(m, Adaptation.best) for m in done]),
                 show([last(m, "source accuracy") for m in done]),
                 show([last(m, "proxy A-distance") for m in done], 2),
             )
