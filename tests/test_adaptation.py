@@ -325,8 +325,9 @@ def test_evaluation_prints_each_class_and_draws_the_confusion(finished, capsys):
 
 
 @pytest.mark.parametrize("name", ["moons", "digits"])
-def test_evaluation_repeats_what_training_reported(finished, capsys, name):
-    """All but the probe critic, which begins elsewhere."""
+def test_evaluation_repeats_what_training_reported(finished, monkeypatch, capsys, name):
+    """The probe critic, too: it begins from the same weights and sees the same minibatches."""
+    monkeypatch.setattr("utils.recognition.PROBE_STEPS", 200)  # as in the fixture's runs
     assert evaluate.main([str(finished / name / "run"), "--json"]) == 0
     again = {record["metric"]: record["value"] for record in map(json.loads, capsys.readouterr().out.splitlines())}
     before = {record["metric"]: record["value"] for record in records(finished / name, "metric")}
