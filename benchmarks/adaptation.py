@@ -267,7 +267,8 @@ def main() -> None:
     lines = [
         "# Domain-adversarial games", "",
         "Target accuracy in per cent on held-out target labels, mean ± standard error over seeds, at equal steps.",
-        f"Command: `./flip benchmarks/adaptation.py {' '.join(options.experiments or names)} --data DATA --jobs 2`",
+        f"Command: `./flip benchmarks/adaptation.py {' '.join(options.experiments)} --data DATA --jobs 2` (seeds 0, 1, "
+        "...; amazon_reviews is evaluated at the end only).",
         f"Machine: {os.cpu_count()} CPU cores, one thread a run; Python {platform.python_version()}, torch "
         f"{torch.__version__}.", "",
     ]  # fmt: skip
