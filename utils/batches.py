@@ -10,13 +10,12 @@ from torch.utils.data import DataLoader
 
 from adversarial.games import Batch
 from utils.config import Config
-from utils.datasets import Resident, Streamed, to_images
+from utils.datasets import Resident, Samples, Streamed, to_images
 from utils.errors import UserError
 from utils.processes import memory_format
 from utils.randomness import Draw, generator
 
 Round = tuple[Batch, Draw]
-Samples = Resident | Streamed
 Triple = tuple[Tensor, Tensor | None, Tensor | None]  # samples, labels, attributes
 
 

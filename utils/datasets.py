@@ -120,6 +120,9 @@ class Streamed(torch.utils.data.Dataset):
         return fit(pixels, self.config.resolution, self.config.fit, f"The image '{name}' in '{self.files.root}'")
 
 
+Samples = Resident | Streamed
+
+
 class Modes(NamedTuple):
     """A mixture of equally likely Gaussians: ``centres [K, 2]`` and their common standard deviation."""
 

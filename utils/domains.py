@@ -26,6 +26,7 @@ from utils.datasets import (
     DataConfig,
     Files,
     Resident,
+    Samples,
     Streamed,
     check_size,
     decoded,
@@ -37,8 +38,6 @@ from utils.datasets import (
 )
 from utils.errors import UserError, check_name
 from utils.randomness import generator, seed_of
-
-Samples = Resident | Streamed
 
 
 class Domain(NamedTuple):

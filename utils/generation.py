@@ -21,7 +21,7 @@ from utils.sampling import every_class, latents, sample
 
 Pictures = dict[str, Tensor]
 POINTS = 2500  # points in a scatter plot
-COUPLED = (
+_COUPLED = (
     "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
     "({name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or update.rule=alternating, "
     "or a critic without batch statistics."
@@ -72,8 +72,7 @@ class Generation:
         draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
         label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
         coupled = couples_samples(players.critic, draw.normal("x", data.shape), label)
-        if coupled and config.update.rule == "single_pass":
-            raise UserError(COUPLED.format(name=config.model.name))
+        check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
         together = not coupled and judges_in_one_call(config)
         return GenerationGame(generator, critic, config.model.latent_dim, config.game.conditional, together)
@@ -102,6 +101,12 @@ class Generation:
             players.average, data, config.game.conditional, config.model.latent_dim,
             config.evaluate.samples, config.seed, folder,
         )  # fmt: skip
+
+
+def check_rule(config: Config, coupled: bool, critic: str) -> None:
+    """Raise UserError, naming the ``critic``, if it couples samples and the update rule cannot serve that."""
+    if coupled and config.update.rule == "single_pass":
+        raise UserError(_COUPLED.format(name=critic))
 
 
 def judges_in_one_call(config: Config) -> bool:

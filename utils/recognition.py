@@ -28,7 +28,7 @@ from utils.datasets import Resident, to_images
 from utils.domains import DOMAINS, Domains, Samples, unlabelled
 from utils.errors import UserError, check_name
 from utils.evaluation import Record, record
-from utils.generation import COUPLED, Pictures, judges_in_one_call, no_family
+from utils.generation import Pictures, check_rule, judges_in_one_call, no_family
 from utils.pictures import Cloud, Plane
 from utils.players import Players, load, wrapped
 from utils.randomness import generator as random_generator
@@ -175,13 +175,13 @@ class Adaptation:
         inputs = [x.to(accelerator.device) for x in view.samples]
         outputs = self.sizes(data)["outputs"] if view.condition is None else data.classes
         coupled = couples_samples(players.critic, *inputs, classes=0 if outputs == 1 else outputs)
-        if coupled and config.update.rule == "single_pass":
-            raise UserError(COUPLED.format(name=f"model.critic_norm={config.model.critic_norm}"))
+        check_rule(config, coupled, f"model.critic_norm={config.model.critic_norm}")
         return not coupled and (judges_in_one_call(config) or not METHODS[config.game.method].split)
 
     def picture(self, config: Config, players: Players, data: Domains, tsne: bool = False) -> Tensor:
         """Features of both domains in two dimensions, and for points the boundary, too."""
-        source, target = self.look(config, players, data)
+        source = self.look(config, players, data.validation, source=True)
+        target = self.look(config, players, self.shown_samples(data))
         return pictures.clouds(
             [
                 Cloud(data.sides[0], source.features, source.samples.label),
@@ -220,29 +220,24 @@ class Adaptation:
         """Samples to read in, without labels: the target's, an unseen domain's, or held-out ones of the source."""
         return unlabelled(next(x for x in (data.target, data.oracle, data.validation) if x is not None))
 
-    def look(self, config: Config, players: Players, data: Domains) -> tuple[Seen, Seen]:
-        """The average recogniser on up to ``evaluate.samples`` validation and target samples."""
-        view, count = METHODS[config.game.method].view, config.evaluate.samples
-        return (
-            see(players.average, some(data.validation, count), view, source=True),
-            see(players.average, some(self.shown_samples(data), count), view),
-        )
+    def look(self, config: Config, players: Players, samples: Samples, source: bool = False) -> Seen:
+        """The average recogniser on up to ``evaluate.samples`` of the samples."""
+        view = METHODS[config.game.method].view
+        return see(players.average, some(samples, config.evaluate.samples), view, source)
 
     def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
         """What can be known without target labels, and apart from it what only an oracle knows."""
-        source, target = self.look(config, players, data)
-        train = see(players.average, some(data.train, config.evaluate.samples), games.features, source=True)
-        common = {"samples": len(target.features), "seed": config.seed, "reference": data.name, "resizer": None}
+        source = self.look(config, players, data.validation, source=True)
+        target = self.look(config, players, self.shown_samples(data))
+        train = self.look(config, players, data.train, source=True)
         records = [
             *_choosing(source, target, train),
-            *self.rivals(config, players, data, source, target, train),
+            *self.rivals(config, players, data, source, target),
             *_oracle(players.average, data),
         ]
-        return [{"features": "the run's own", "features_sha256": None, **common, **r} for r in records]
+        return _completed(records, config, data, len(target.features))
 
-    def rivals(
-        self, config: Config, players: Players, data: Domains, source: Seen, target: Seen, train: Seen
-    ) -> list[Record]:
+    def rivals(self, config: Config, players: Players, data: Domains, source: Seen, target: Seen) -> list[Record]:
         """How well the features hide the domain: from a linear classifier, the run's critic, and a fresh critic."""
         distance = selection.proxy_a_distance(source.features, target.features)
         critic = _on_cpu(players.critic)
@@ -334,7 +329,7 @@ class Invariance(Adaptation):
 
     def picture(self, config: Config, players: Players, data: Domains, tsne: bool = False) -> Tensor:
         """Features in two dimensions, by attribute and by class."""
-        seen, _ = self.look(config, players, data)
+        seen = self.look(config, players, data.validation)
         clouds = [
             Cloud(name, seen.features[mine], seen.samples.label[mine])
             for i, name in enumerate(data.attribute_names)
@@ -344,13 +339,11 @@ class Invariance(Adaptation):
 
     def evaluate(self, config: Config, players: Players, data: Domains, folder: Path) -> list[Record]:
         """Accuracy on held-out samples and on an unseen domain, and how well the attribute is hidden."""
-        source, _ = self.look(config, players, data)
-        train = see(players.average, some(data.train, config.evaluate.samples), METHODS[config.game.method].view)
+        source, train = (self.look(config, players, samples) for samples in (data.validation, data.train))
         probe = self.fresh_critics(config, players, data)
         _train_attribute_probe(probe, train.view, train.samples.attribute)
         right, loss = _attribute_accuracy(_on_cpu(players.critic), source.view, source.samples.attribute)
         fresh, _ = _attribute_accuracy(probe, source.view, source.samples.attribute)
-        common = {"samples": len(source.features), "seed": config.seed, "reference": data.name, "resizer": None}
         percent = {"unit": "%", "higher_is_better": False, "split": "source validation"}
         records = [
             _source_accuracy(source),
@@ -359,7 +352,7 @@ class Invariance(Adaptation):
             record("probe critic accuracy", fresh, note=" of a critic trained afresh on the features", **percent),
             *_oracle(players.average, data),
         ]  # fmt: skip
-        return [{"features": "the run's own", "features_sha256": None, **common, **r} for r in records]
+        return _completed(records, config, data, len(source.features))
 
 
 # --- what a recogniser sees ------------------------------------------------------------------------------------------
@@ -422,6 +415,12 @@ def _on_cpu(critic: nn.Module) -> nn.Module:
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
+
+
+def _completed(records: list[Record], config: Config, data: Domains, samples: int) -> list[Record]:
+    """The records with what is the same for all of them that do not say otherwise."""
+    common = {"features": "the run's own", "features_sha256": None, "samples": samples, "seed": config.seed}
+    return [{**common, "reference": data.name, "resizer": None, **record} for record in records]
 
 
 def _source_accuracy(source: Seen) -> Record:

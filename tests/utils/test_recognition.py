@@ -148,7 +148,7 @@ def rivals(critic: nn.Module, far: float) -> dict[str, dict]:
     cfg = config.load(ROOT / "configs/moons.yaml", ["model.critic_width=16", "model.critic_depth=1"])
     players = SimpleNamespace(critic=critic, generator=SimpleNamespace(features=SimpleNamespace(sizes=[2])))
     source, target = cloud(400, 0.0, 1), cloud(400, far, 2)
-    return {r["metric"]: r for r in Adaptation().rivals(cfg, players, domains(None), source, target, source)}
+    return {r["metric"]: r for r in Adaptation().rivals(cfg, players, domains(None), source, target)}
 
 
 def linear_critic(slope: float, offset: float) -> Critics:
