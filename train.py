@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
 from adversarial.schedules import ema_decay, scheduled
-from adversarial.updates import RULES, Weights, accumulated
+from adversarial.updates import RULES, Turn, Weights, accumulated
 from utils import checkpoint, config, ema, errors, players, processes
 from utils.batches import Round, rounds
 from utils.checkpoint import Checkpoint
@@ -33,17 +35,13 @@ def loop(
     cfg: Config, game: Game, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
 ) -> int:
     """The training loop. Returns the number of steps done when it ends or a signal stops it."""
-    objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
-    if cfg.update.reuse_fakes:
-        rule = partial(rule, reuse_fakes=True)
-
     for step in journal.steps():
-        rounds, weights = next(feed), weights_at(cfg, step)
+        batches, weights = next(feed), weights_at(cfg, step)
         seed_layers(cfg, step)
         adapt_learning_rates(cfg, team, step)
 
         if step not in journal.skipped:
-            for turn in accumulated(rule, game, objective, rounds, weights, cfg.train.accumulate):
+            for turn in turns(cfg, game, batches, weights):
                 journal.note(step, turn)
                 for player in turn.players:
                     team.optimizers[player].step()
@@ -61,6 +59,14 @@ def loop(
             journal.save(done)
             return done
     return journal.begin  # no step was left to do, or none was begun
+
+
+def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> Iterator[Turn]:
+    """One step as the config's update rule plays it."""
+    rule = RULES[cfg.update.rule]
+    if cfg.update.reuse_fakes:
+        rule = partial(rule, reuse_fakes=True)
+    return accumulated(rule, game, OBJECTIVES[cfg.game.objective], batches, weights, cfg.train.accumulate)
 
 
 def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
@@ -106,18 +112,20 @@ def train(cfg: Config) -> int:
         game = kind.game(cfg, team, data, accelerator)
         if first:
             folder.record(cfg)
+        feed_from = partial(feed_of, cfg, data, accelerator)
+        if accelerator.num_processes > 1:
+            warm_up(cfg, game, team, next(feed_from(0)))
         skipped = frozenset(saved.state["skipped"]) if saved else frozenset()
         while True:
             if saved is not None:
                 check_data(saved, data)
                 team.restore(saved)
                 tell(f"Resumed from {saved.path}.")
-            feed = rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device, data.target)
             try:
                 with Journal(cfg, kind, folder, data, team, begin, first, stop, skipped) as journal:
                     if begin == 0 and cfg.guard.rollbacks:
                         journal.save(0)
-                    finished = journal.finish(loop(cfg, game, team, feed, journal, stop))
+                    finished = journal.finish(loop(cfg, game, team, feed_from(begin), journal, stop))
                 break
             except NotFiniteError as broken:
                 if len(skipped) >= cfg.guard.rollbacks:
@@ -128,6 +136,25 @@ def train(cfg: Config) -> int:
                 tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
     accelerator.end_training()
     return 0 if finished else STOPPED
+
+
+def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:
+    """This process's share of the batches of step ``begin`` and all that follow."""
+    return rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device, data.target)
+
+
+def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> None:
+    """Play a step in which nobody moves, where several processes play.
+
+    DistributedDataParallel arranges its buckets anew after its first backward pass, and with them the order in which
+    three or more processes add up a gradient. Without this the first step after a resumption would differ in its last
+    bits from the same step of a run that went on.
+    """
+    before = checkpoint.snapshot(team.networks())
+    for turn in turns(cfg, game, batches, weights_at(cfg, 0)):
+        for player in turn.players:
+            team.optimizers[player].zero_grad()
+    team.load_tensors(before)
 
 
 def check_agreement(council: Council, cfg: Config, saved: Checkpoint | None) -> None:

@@ -40,11 +40,7 @@ class Players:
 
     def networks(self) -> Tensors:
         """The networks alone, by file name."""
-        return {
-            "generator": dict(self.generator.state_dict()),
-            "critic": dict(self.critic.state_dict()),
-            "generator_ema": dict(self.average.state_dict()),
-        }
+        return {name: dict(module.state_dict()) for name, module in self._networks().items()}
 
     def with_raw_weights(self) -> "Players":
         """The same with the generator's own weights in the place of its average."""
@@ -58,21 +54,27 @@ class Players:
             stepped = saved.state["step"] > 0 and _moment(optimizer)
             if stepped and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
-        for name, module in networks.items():
-            module.load_state_dict(saved.tensors[name])
+        self.load_tensors(saved.tensors)
         for name, optimizer in self.optimizers.items():
             checkpoint.load_optimizer(optimizer, networks[name], saved.tensors.get(f"{name}_optimizer", {}))
 
     def load_networks(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's networks alone; nothing is changed unless all of them fit."""
-        for name, module in self._check_networks(saved).items():
-            module.load_state_dict(saved.tensors[name])
+        self._check_networks(saved)
+        self.load_tensors(saved.tensors)
+
+    def load_tensors(self, tensors: Tensors) -> None:
+        """Set the networks to what ``networks`` gave."""
+        for name, module in self._networks().items():
+            module.load_state_dict(tensors[name])
 
     def _check_networks(self, saved: Checkpoint) -> dict[str, nn.Module]:
-        networks = {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}
-        for name, module in networks.items():
+        for name, module in self._networks().items():
             checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
-        return networks
+        return self._networks()
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}
 
 
 def build(config: Config, generator: nn.Module, critic: nn.Module, device: torch.device) -> Players:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from datetime import timedelta
 
 import torch
@@ -23,6 +24,8 @@ def start(config: Config) -> Accelerator:
     torch.set_default_dtype(torch.float64 if config.train.precision == "float64" else torch.float32)
     if config.run.deterministic:
         make_deterministic()
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other word for it yet
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: one copy more
     accelerator = Accelerator(
         cpu=config.run.device == "cpu",
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",

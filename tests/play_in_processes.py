@@ -1,0 +1,105 @@
+"""Run by a launcher in several processes: gradients of wrapped networks beside those of one process that plays the
+whole batch, in float64. Prints one JSON line: the largest relative error of every case.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from adversarial.games import Batch, GenerationGame
+from adversarial.objectives import OBJECTIVES
+from adversarial.penalties import Gamma
+from adversarial.updates import RULES, Turn, Weights, accumulated
+from models import dcgan
+from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, spread
+from utils.randomness import Draw
+from utils.sync_batchnorm import synchronise
+
+SIZE = 12  # of the global batch
+GAMMAS = {"none": Gamma(), "R1": Gamma(r1=0.7), "R1+R2": Gamma(0.7, 1.3), "GP": Gamma(gp=0.9)}
+PLANS = {**RULES, "reused fakes": partial(RULES["alternating"], reuse_fakes=True)}
+
+
+def networks(norm: str, conditional: bool) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    config = dcgan.Config(latent_dim=LATENT, generator_width=4, critic_width=4, generator_norm=norm)
+    classes = CLASSES if conditional else 0
+    pair = dcgan.Generator(config, SHAPE, classes), dcgan.Critic(config, SHAPE, classes)
+    for network in pair:
+        spread(network)
+    return pair
+
+
+def rounds(rows: slice, count: int) -> list[tuple[Batch, Draw]]:
+    draws = [Draw(("test", i), SIZE, rows, torch.device("cpu")) for i in range(count)]
+    labels = torch.arange(SIZE)[rows] % CLASSES
+    return [(Batch(draw.normal("x", SHAPE).tanh(), labels), draw) for draw in draws]
+
+
+def gradients(turns: Iterator[Turn], networks: dict[str, nn.Module]) -> list[Tensor]:
+    """Of every turn's players, in their order."""
+    found = []
+    for turn in turns:
+        for player in turn.players:
+            found.append(torch.cat([p.grad.flatten() for p in networks[player].parameters()]))
+            networks[player].zero_grad()
+    return found
+
+
+def error(accelerator: Accelerator, plan: Callable, objective: str, gamma: str, options: dict) -> float:
+    conditional, together = options.get("conditional", False), "simultaneous" not in str(plan)
+    generator, critic = networks(options.get("norm", "none"), conditional)
+    twins = copy.deepcopy((generator, critic))
+    if "norm" in options:
+        synchronise(generator)
+    steps, parts = options.get("critic_steps", 1), options.get("parts", 1)
+    share = SIZE // accelerator.num_processes
+    own = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+    def play(pair: tuple[nn.Module, nn.Module], rows: slice, parts: int) -> list[Tensor]:
+        game = GenerationGame(*pair, LATENT, conditional, together)
+        turns = accumulated(
+            plan, game, OBJECTIVES[objective], rounds(rows, steps), Weights(GAMMAS[gamma], 0.8), parts
+        )  # fmt: skip
+        return gradients(turns, {"generator": pair[0], "critic": pair[1]})
+
+    want = play(twins, slice(0, SIZE), 1)
+    got = play(tuple(accelerator.prepare(network) for network in (generator, critic)), own, parts)
+    return max(float((g - w).norm() / w.norm()) for g, w in zip(got, want, strict=True))
+
+
+def cases() -> Iterator[tuple[str, str, str, dict]]:
+    """Every rule with every penalty; every objective; micro-batches, critic steps, labels, BatchNorm."""
+    for plan in PLANS:
+        for gamma in GAMMAS:
+            yield plan, "relativistic", gamma, {}
+        for objective in ("non_saturating", "hinge", "wasserstein", "least_squares", "minimax"):
+            yield plan, objective, "R1+R2", {"critic_steps": 2}
+        yield plan, "hinge", "GP", {"conditional": True}
+        yield plan, "hinge", "R1", {"norm": "batch"}
+        if plan != "reused fakes":
+            for gamma in GAMMAS:
+                yield plan, "relativistic", gamma, {"parts": 3, "critic_steps": 2}
+
+
+def main() -> None:
+    torch.set_default_dtype(torch.float64)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    errors = {
+        f"{plan}, {objective}, {gamma}, {options}": error(accelerator, PLANS[plan], objective, gamma, options)
+        for plan, objective, gamma, options in cases()
+    }
+    worst = accelerator.gather(torch.tensor(list(errors.values()))).reshape(accelerator.num_processes, -1).amax(0)
+    if accelerator.is_main_process:
+        sys.stdout.write(json.dumps(dict(zip(errors, worst.tolist(), strict=True))) + "\n")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
