@@ -2,8 +2,8 @@
 
 - SNGAN (Miyato et al. 2018, appendix B) with the projection critic of Miyato and Koyama 2018: the defaults.
 - WGAN-GP (Gulrajani et al. 2017): ``layout=wgan_gp``, ``critic_norm=none`` at 32 pixels and ``layer`` at 64.
-- SAGAN (Zhang et al. 2019): ``layout=biggan`` (``sngan`` at 32 pixels), ``generator_spectral``, and ``attention`` at half
-  the image's size.
+- SAGAN (Zhang et al. 2019): ``layout=biggan`` (``sngan`` at 32 pixels), ``generator_spectral``, and ``attention`` at
+  half the image's size.
 - BigGAN (Brock et al. 2019, appendix B): as SAGAN, and ``hierarchical``, ``shared_embedding=128``, both widths 96,
   ``initialisation=orthogonal``, ``latent_dim`` of 20 for each part: 120 at 128 pixels, 100 at 64, 80 at 32.
 

@@ -74,8 +74,8 @@ def count(network: nn.Module) -> int:
 PUBLISHED = {
     # google/compare_gan, resnet_biggan_test.py ("matches the original BigGAN architecture"): ImageNet, ch 96.
     "biggan-128": (128, 1000, BIGGAN_128, 96, 70433988, 87982370),
-    # What its author notes for the paper's table 1 in the history of ajbrock/BigGAN-PyTorch: 81.5, 173.5 and 160.6 million
-    # in both networks. The third count and the paper's leave out the embedding, 1000 vectors of 128.
+    # What its author notes in the history of ajbrock/BigGAN-PyTorch, for the paper's table 1: 81.5, 173.5 and 160.6
+    # million in both networks. The third leaves out the embedding, 1000 vectors of 128.
     "baseline-128": (128, 1000, SAGAN_128, 64, 42017412, 39448258),
     "wider-128": (128, 1000, SAGAN_128, 96, 85556164, 87982370),
     "shared-128": (128, 1000, {**SAGAN_128, "shared_embedding": 128}, 96, 72664516 + 128000, 87982370),
@@ -92,7 +92,7 @@ PUBLISHED = {
     "biggan-64 generator": (64, 200, {**BIGGAN, "attention": [32], "latent_dim": 100}, 80, 17335204, None),
     "biggan-64 critic": (64, 200, {"layout": "biggan", "attention": [32]}, 80, None, 30796722),
     "sngan-128": (128, 1000, {"layout": "biggan"}, 64, 41996931, 39443137),
-    # CIFAR10/WGAN-GP-train-2020_09_16: SNGAN's generator without labels, and a critic with batch norm, not offered here.
+    # CIFAR10/WGAN-GP-train-2020_09_16: SNGAN's generator without labels; its critic has batch norm, as none has here.
     "unconditional-32": (32, 0, {}, 64, 4276739, None),
 }
 
@@ -108,8 +108,8 @@ def test_parameter_counts_are_the_published_ones(name):
 
 
 def test_wgan_gp_32_has_the_published_layers():
-    """Gulrajani et al. 2017: 128 channels everywhere. No count is published; this one follows from gan_cifar_resnet.py in
-    igul222/improved_wgan_training, without labels.
+    """Gulrajani et al. 2017: 128 channels everywhere. No count is published: this one follows from gan_cifar_resnet.py
+    of igul222/improved_wgan_training, without labels.
     """
     generator, critic = pair("wgan_gp-32", 0, generator_width=64, critic_width=64)
     conv, shortcut, norm = 128 * 128 * 9 + 128, 128 * 128 + 128, 2 * 128
@@ -303,7 +303,7 @@ def test_bf16_and_channels_last_give_about_the_same(member):
 
 
 def test_glorot_gains_are_the_official_ones():
-    """Uniform in ±gain · sqrt(6 / (fan in + fan out)), gain √2 in blocks and 1 elsewhere: SNGAN's and WGAN-GP's code."""
+    """Uniform in ±gain · sqrt(6 / (fan in + fan out)), gain √2 in blocks, else 1: SNGAN's and WGAN-GP's code."""
     _, critic = pair("wgan_gp-32", 0, critic_width=32)
     block = critic.blocks[1]
     for conv, gain in ((block.conv1, 2**0.5), (block.conv2, 2**0.5), (block.shortcut, 1.0)):
