@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models import dcgan, dense, lenet, mlp, resnet
+from models import dcgan, dense, lenet, mlp, resnet, resnet_gan
 
 
 class Family(NamedTuple):
@@ -25,6 +25,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "mlp": Family(mlp.Config, mlp.Generator, mlp.Critic),
     "dcgan": Family(dcgan.Config, dcgan.Generator, dcgan.Critic),
+    "resnet_gan": Family(resnet_gan.Config, resnet_gan.Generator, resnet_gan.Critic),
     "dense": Family(dense.Config, features=dense.Features),
     "lenet": Family(lenet.Config, features=lenet.Features),
     "resnet": Family(resnet.Config, features=resnet.Features),

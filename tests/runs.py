@@ -13,6 +13,7 @@ from utils import config
 ROOT = Path(__file__).parent.parent
 TINY = {
     "dcgan": ["model.generator_width=4", "model.critic_width=4"],
+    "resnet_gan": ["model.generator_width=2", "model.critic_width=2"],
     "mlp": ["model.width=8"],
     "dense": ["model.width=8", "model.critic_width=8"],
     "lenet": ["model.channels=4", "model.width=16", "model.critic_width=8"],

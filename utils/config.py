@@ -378,8 +378,8 @@ def _check_values(config: Config) -> None:
     for key, value in _flat(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value} and must be finite.")
-        least = 0 if key.endswith("_depth") else 1
-        if key.startswith("model.") and isinstance(value, int) and not value >= least:
+        least = 0 if key.endswith(("_depth", "_embedding")) else 1
+        if key.startswith("model.") and type(value) is int and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
     for key in ("update", "penalty", "optimizer"):
         schedule = getattr(config, key).schedule
