@@ -218,9 +218,8 @@ def test_launcher_that_starts_lonely_processes_is_refused(tmp_path):
 def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path, monkeypatch):
     """Two processes with folders of their own, as on two nodes without a common file system."""
     for rank, step in enumerate((4, 8)):
-        assert (
-            run(tmp_path / str(rank), f"train.steps={step}", "checkpoint.every=4", "optimizer.schedule=constant") == 0
-        )
+        steps = [f"train.steps={step}", "checkpoint.every=4", "optimizer.schedule=constant"]
+        assert run(tmp_path / str(rank), *steps) == 0
     (tmp_path / "apart.py").write_text(
         "import os\nfrom pathlib import Path\nimport train\nfrom utils import errors\n"
         "folder = Path(__file__).parent / os.environ['RANK']\n"

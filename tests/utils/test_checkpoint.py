@@ -9,7 +9,9 @@ import os
 import pickle
 import resource
 import shutil
-from contextlib import contextmanager
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import torch
 from torch import nn
 
 from utils import checkpoint
-from utils.checkpoint import Checkpoint, newest, save
+from utils.checkpoint import Checkpoint, Writer, newest, save, snapshot
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -510,17 +512,9 @@ def test_only_a_leftover_is_no_checkpoint(tmp_path):
     assert newest(tmp_path, Warnings()) is None
 
 
-class Dies(BaseException):
-    """The process ends here: nothing may catch it, so nothing is tidied up."""
-
-
-def half_of_a_text(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text[: len(text) // 2])
-
-
-def half_of_a_file(tensors: dict, path: Path) -> None:
-    Path(path).write_bytes(b"\x40\0\0\0\0\0\0\0{")
+def half_of_a_file(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data[: len(data) // 2])
 
 
 def half_of_a_folder(path: Path, **options) -> None:
@@ -531,55 +525,59 @@ def half_of_a_folder(path: Path, **options) -> None:
 
 # Everything that a save does to the disk, and what half of it looks like where it can be cut in two.
 VISIBLE = {
-    "save_file": (checkpoint, half_of_a_file),
     "mkdir": (Path, None),
-    "write_text": (Path, half_of_a_text),
+    "write_bytes": (Path, half_of_a_file),
     "fsync": (os, None),
     "rename": (Path, None),
     "rmtree": (shutil, half_of_a_folder),
 }
 
 
-@contextmanager
-def dying(name: str, call: int, when: str):
-    """Die before, in the midst of, or after the ``call``-th call of a function; gives a list that counts its calls."""
+def kill_at(name: str, call: int, when: str) -> None:
+    """SIGKILL this process before, in the midst of, or after the ``call``-th call of a function."""
     where, half = VISIBLE[name]
-    original, calls = getattr(where, name), []
+    original, calls = getattr(where, name), iter(range(1, 10**6))
 
     def stand_in(*arguments, **options):
-        calls.append(name)
-        if len(calls) != call:
+        if next(calls) != call:
             return original(*arguments, **options)
         if when == "after":
             original(*arguments, **options)
         elif when == "halfway":
             half(*arguments, **options)
-        raise Dies
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(where, name, stand_in)
-        yield calls
+    setattr(where, name, stand_in)
+
+
+def killed(folder: Path, step: int, name: str, call: int, when: str) -> bool:
+    """Save in a process of its own that is killed at that moment; False where that moment did not come."""
+    child = os.fork()
+    if child == 0:
+        kill_at(name, call, when)
+        write(folder, step)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    return status == signal.SIGKILL
 
 
 MOMENTS = [(name, when) for when in ("before", "halfway", "after") for name in VISIBLE]
 
 
 @pytest.mark.parametrize(("name", "when"), [m for m in MOMENTS if m[1] != "halfway" or VISIBLE[m[0]][1]])
-def test_a_save_that_dies_is_committed_or_not_there(tmp_path, name, when):
-    """At every call of everything that touches the disk. The folder has a leftover to remove and one to prune."""
+def test_a_save_that_is_killed_is_committed_or_not_there(tmp_path, name, when):
+    """At every call of everything that touches the disk: files, manifest, rename, pruning. The folder has a leftover
+    of another kill to remove, and a checkpoint to prune.
+    """
     for call in range(1, 100):
         folder = tmp_path / str(call)
         write(folder, 1, 2)
         (folder / ".step-00000003.partial").mkdir()
         (folder / ".step-00000003.partial" / "x").touch()
-        with dying(name, call, when) as calls:
-            try:
-                write(folder, 3)
-            except Dies:
-                pass
-            else:
-                assert len(calls) == call - 1  # there was no such call: every one has been tried
-                break
+        if not killed(folder, 3, name, call, when):
+            break  # every such call has been tried
         assert_reads(folder, 3 if (folder / "step-00000003").is_dir() else 2)  # without a warning
         write(folder, 3)
         assert_reads(folder, 3)
@@ -588,9 +586,8 @@ def test_a_save_that_dies_is_committed_or_not_there(tmp_path, name, when):
     assert call > 1
 
 
-def test_the_first_save_that_dies_leaves_an_empty_folder(tmp_path):
-    with dying("rename", 1, "before"), pytest.raises(Dies):
-        write(tmp_path, 1)
+def test_the_first_save_that_is_killed_leaves_an_empty_folder(tmp_path):
+    assert killed(tmp_path, 1, "rename", 1, "before")
     assert newest(tmp_path, Warnings()) is None
     write(tmp_path, 1)
     assert_reads(tmp_path, 1)
@@ -637,7 +634,7 @@ def test_everything_is_on_the_disk_before_the_rename_and_the_rename_before_the_p
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT], ids=errno.errorcode.get)
-@pytest.mark.parametrize("name", ["save_file", "mkdir", "write_text", "fsync", "rename"])
+@pytest.mark.parametrize("name", ["mkdir", "write_bytes", "fsync", "rename"])
 def test_a_failure_to_write_is_a_sentence_and_keeps_the_previous_one(tmp_path, monkeypatch, name, code):
     write(tmp_path, 1, 2)
 
@@ -658,7 +655,7 @@ def test_a_failure_to_write_is_a_sentence_and_keeps_the_previous_one(tmp_path, m
 
 
 def test_a_disk_that_is_really_full(tmp_path):
-    """A limit on file sizes stands for it: the writer of safetensors has errors of its own."""
+    """A limit on file sizes stands for it."""
     write(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, hard))
@@ -690,6 +687,50 @@ def test_a_pruning_that_fails_is_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rmdir", fail)
     write(tmp_path, 3)
     assert_reads(tmp_path, 3)
+
+
+# --- Behind the training
+
+
+def test_a_snapshot_does_not_follow_the_training():
+    x = torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    copies = snapshot({"a": {"x": x}, "b": {}})
+    x.zero_()
+    assert torch.equal(copies["a"]["x"], torch.arange(24.0).reshape(1, 2, 3, 4))
+    assert copies["b"] == {}
+
+
+def test_jobs_are_done_one_after_the_other_and_nobody_waits_for_the_first():
+    writer, done, gate = Writer(), [], threading.Event()
+
+    def first():
+        gate.wait(60)
+        done.append(1)
+
+    writer.submit(first)
+    writer.check()
+    assert done == []
+    gate.set()
+    writer.submit(lambda: done.append(2))  # at most one is in flight
+    assert done[0] == 1
+    writer.wait()
+    assert done == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["check", "wait", "submit"])
+def test_an_error_of_a_job_is_raised_in_the_loop_once(method):
+    writer = Writer()
+
+    def fail():
+        raise UserError("the disk is full")
+
+    writer.submit(fail)
+    while not writer._job.done():
+        time.sleep(0.001)
+    with pytest.raises(UserError, match="the disk is full"):
+        getattr(writer, method)(*[lambda: None] * (method == "submit"))
+    writer.check()
+    writer.wait()
 
 
 # --- Nothing is unpickled

@@ -1,5 +1,7 @@
 """What happens every so often: when, what counts as the best, and when a run is over."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,7 +13,9 @@ from utils.evaluation import record
 from utils.generation import Generation
 from utils.journal import Journal, best_metrics, best_step, due, is_finished
 from utils.logs import Log
+from utils.processes import Council
 from utils.run import RunFolder
+from utils.signals import StopSignals
 
 
 @pytest.fixture
@@ -72,6 +76,10 @@ def test_the_step_of_the_best_is_the_latest_of_equals(folder, higher_is_better, 
     assert best_step(folder, "m") == step
 
 
+def alone() -> StopSignals:
+    return StopSignals(Council(SimpleNamespace(num_processes=1)))
+
+
 class Scripted(Generation):
     """A game whose metric goes as it is told."""
 
@@ -93,7 +101,7 @@ def test_the_best_networks_are_kept(tmp_path, monkeypatch, best, auto, step):
     monkeypatch.setattr(Scripted, "best", auto)
     folder.path.mkdir()
     team = players.build(config, *kind.networks(config, kind.sizes(data)), torch.device("cpu"))
-    with Journal(config, kind, folder, data, team, 0, writes=True) as journal:
+    with Journal(config, kind, folder, data, team, 0, True, alone()) as journal:
         for i in range(1, 6):
             with torch.no_grad():
                 next(team.average.parameters()).fill_(i)
@@ -121,13 +129,13 @@ def test_a_resumed_run_has_the_best_of_the_steps_before_it(tmp_path, monkeypatch
     def kept() -> list[str]:
         return sorted(path.name for path in folder.best.iterdir())
 
-    with Journal(config, kind, folder, data, team, 0, writes=True) as journal:
+    with Journal(config, kind, folder, data, team, 0, True, alone()) as journal:
         journal.evaluate(1)
         journal.save(1)
         journal.evaluate(2)
         journal.evaluate(3)
     assert kept() == ["step-00000001", "step-00000003"]
-    with Journal(config, kind, folder, data, team, 1, writes=True) as journal:
+    with Journal(config, kind, folder, data, team, 1, True, alone()) as journal:
         assert kept() == ["step-00000001"]
         journal.evaluate(2)
         assert best_step(folder, "m") == 1

@@ -5,25 +5,34 @@ import signal
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from utils.signals import STOPPED, StopSignals
+from utils.processes import Council
+from utils.signals import STOPPED, Interrupted, StopSignals
 
 NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 every_signal = pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 
 
+class Others(Council):
+    """Several processes of which ``elsewhere`` others have had a signal: what this one would hear from them."""
+
+    def __init__(self, processes: int, elsewhere: int):
+        self.size, self.elsewhere, self.before, self.asked = processes, elsewhere, False, 0
+
+    def any(self, mine: bool) -> bool:
+        self.asked += 1
+        return mine or self.elsewhere > 0
+
+    def any_before(self, mine: bool) -> bool:
+        before, self.before = self.before, self.any(mine)
+        return before
+
+
 def stop_signals(processes: int = 1, elsewhere: int = 0) -> StopSignals:
-    """Of one process, or of one among several of which ``elsewhere`` others have had a signal."""
-
-    def reduce(flag, reduction):
-        assert reduction == "sum"
-        asked.append(flag)
-        return flag + elsewhere
-
-    asked = []
-    accelerator = SimpleNamespace(num_processes=processes, device=torch.device("cpu"), reduce=reduce, asked=asked)
-    return StopSignals(accelerator)
+    """Of one process, or of one among several."""
+    if processes == 1:
+        return StopSignals(Council(SimpleNamespace(num_processes=1)))
+    return StopSignals(Others(processes, elsewhere))
 
 
 @pytest.fixture
@@ -107,26 +116,50 @@ def test_the_block_can_be_entered_again(former):
     assert signal.getsignal(signal.SIGTERM) is former[0]
 
 
-@pytest.mark.parametrize("step", [0, 7, 10])
-def test_one_process_asks_nobody(former, step):
+def test_one_process_knows_at_once(former):
     with stop_signals() as stop:
-        assert not stop.received(step)
+        assert not stop.received()
         send(signal.SIGTERM)
-        assert stop.received(step)
-    assert stop.accelerator.asked == []
+        assert stop.received()
+        assert stop.received_by_now()
 
 
 @pytest.mark.parametrize("here", [False, True])
 @pytest.mark.parametrize("elsewhere", [0, 1, 3])
 def test_several_processes_stop_together(former, here, elsewhere):
-    """Where they ask each other the answer is the same in all; elsewhere nobody stops, not even the one that knows."""
+    """A step after they have asked each other, so that nobody waits; at once where everybody waits anyway."""
     with stop_signals(processes=4, elsewhere=elsewhere) as stop:
         if here:
             send(signal.SIGTERM)
-        assert not stop.received(19)
-        assert stop.accelerator.asked == []
-        assert stop.received(20) is (here or elsewhere > 0)
-        assert len(stop.accelerator.asked) == 1
+        assert not stop.received()
+        assert stop.received() is (here or elsewhere > 0)
+        assert stop.received_by_now() is (here or elsewhere > 0)
+        assert stop.council.asked == 3
+
+
+@every_signal
+def test_long_work_is_cut_off(former, number):
+    """In the midst of it, and again where the signal came before; the flag stays for the loop."""
+    with stop_signals() as stop:
+        with stop.interruptible():
+            pass
+        with pytest.raises(Interrupted), stop.interruptible():
+            send(number)
+            raise AssertionError("it went on")
+        assert stop.name == number.name
+        with pytest.raises(Interrupted), stop.interruptible():
+            raise AssertionError("it began")
+
+
+def test_a_second_signal_does_not_cut_off_the_tidying_up(former):
+    tidied = []
+    with stop_signals() as stop, pytest.raises(Interrupted), stop.interruptible():
+        try:
+            send(signal.SIGTERM)
+        finally:
+            send(signal.SIGTERM)
+            tidied.append(True)
+    assert tidied
 
 
 def test_the_exit_code_is_neither_success_nor_a_mistake():
