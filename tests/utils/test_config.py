@@ -359,7 +359,8 @@ def test_metrics_by_which_the_best_model_may_be_chosen(empty, best):
         "penalty.r1=-0.5", "penalty.r2=-0.5", "penalty.r1=nan", "optimizer.generator_lr=-1", "optimizer.critic_lr=-1",
         "optimizer.critic_lr=nan", "optimizer.warmup=-1", "ema.half_life=-1", "ema.ramp_up=-0.1", "log.every=0",
         "guard.score_gap=-1",
-        "guard.patience=0", "guard.rollbacks=-1", "train.accumulate=0", "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
+        "guard.patience=0", "guard.rollbacks=-1", "train.accumulate=0",
+        "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
         "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1", "model.latent_dim=0", "model.critic_width=-1",
     ],
 )  # fmt: skip
