@@ -11,8 +11,14 @@ torch.set_num_threads(1)  # two test processes share two cores
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate():
-    """Accelerate keeps its settings in singletons, which would tie the tests of one process together."""
+    """Every test begins with the settings of a fresh process."""
     yield
+    forget_accelerator()
+    torch.set_default_dtype(torch.float32)
+
+
+def forget_accelerator() -> None:
+    """Accelerate keeps its settings in singletons, which would tie the tests of one process together."""
     from accelerate.state import AcceleratorState, GradientState
 
     AcceleratorState._reset_state(reset_partial_state=True)

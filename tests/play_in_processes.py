@@ -1,5 +1,5 @@
-"""Run by a launcher in several processes: gradients of wrapped networks beside those of one process that plays the
-whole batch, in float64. Prints one JSON line: the largest relative error of every case.
+"""Run in several processes: gradients of wrapped networks beside those of one process that plays the whole batch, in
+float64. Prints one JSON line: the largest relative error of every case.
 """
 
 import copy
@@ -99,7 +99,3 @@ def main() -> None:
     if accelerator.is_main_process:
         sys.stdout.write(json.dumps(dict(zip(errors, worst.tolist(), strict=True))) + "\n")
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main()

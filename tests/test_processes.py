@@ -1,6 +1,8 @@
 """Several processes on the CPU (gloo) play the same game as one, and survive what one survives."""
 
+import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -14,57 +16,71 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import train
+from tests import play_in_processes
+from tests.conftest import forget_accelerator
 from tests.runs import ROOT, arguments, fingerprint, run
+from utils import errors, players
 
 # No layer sees across samples, so only rounding may differ from one process.
 APART = ["model.generator_norm=none", "train.precision=float64", "optimizer.schedule=constant"]
 
 
 class Launch:
-    """``train.py``, or a module of the tests, in several processes, started as ``scripts/slurm.sh`` starts them."""
+    """A function in several processes that find each other as those of ``scripts/slurm.sh`` do.
 
-    def __init__(self, folder: Path, count: int, *words: str, module: str | None = None):
+    They are forked, which spares each the seconds of importing PyTorch.
+    """
+
+    def __init__(self, folder: Path, count: int, main: Callable[..., int | None], *arguments):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "1"}
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder / "output.txt"
-        program = ["-m", module] if module else [str(ROOT / "train.py")]
-        with open(self.output, "w") as output:
-            self.processes = [
-                subprocess.Popen(
-                    [sys.executable, *program, *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-                    env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                )
-                for rank in range(count)
-            ]  # fmt: skip
+        self.output.unlink(missing_ok=True)
+        fork = multiprocessing.get_context("fork")
+        self.processes = []
+        for rank in map(str, range(count)):
+            environment = {**shared, "RANK": rank, "LOCAL_RANK": rank}
+            self.processes.append(fork.Process(target=_begin, args=(environment, self.output, main, arguments)))
+            self.processes[-1].start()
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 200
         while not ready():
-            assert not any(process.poll() for process in self.processes), self.output.read_text()[-3000:]
+            assert not any(process.exitcode for process in self.processes), self.output.read_text()[-3000:]
             assert time.monotonic() < deadline, "it did not come to that"
             time.sleep(0.01)
 
     def end(self) -> list[int]:
         """Exit codes; when one process has failed the others are given a moment and killed, as launchers do."""
-        try:
-            while all(process.poll() in (None, 0, 75) for process in self.processes):
-                if all(process.poll() is not None for process in self.processes):
-                    break
-                time.sleep(0.02)
-            for process in self.processes:
-                process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            for process in self.processes:
+        while all(process.exitcode in (None, 0, 75) for process in self.processes):
+            if all(process.exitcode is not None for process in self.processes):
+                break
+            time.sleep(0.02)
+        for process in self.processes:
+            process.join(timeout=10)
+            if process.exitcode is None:
                 process.kill()
-        return [process.wait() for process in self.processes]
+                process.join()
+        return [process.exitcode for process in self.processes]
 
 
-def launched(folder: Path, count: int, *words: str, module: str | None = None, code: int = 0) -> str:
+def _begin(environment: dict[str, str], output: Path, main: Callable[..., int | None], arguments: tuple) -> None:
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115  (pytest's are not ours)
+    os.environ.update(environment)
+    forget_accelerator()
+    errors.run(lambda _: main(*arguments))
+
+
+def launched(folder: Path, count: int, main: Callable[..., int | None], *arguments, code: int = 0) -> str:
     """The output of processes that all end with ``code``."""
-    launch = Launch(folder, count, *words, module=module)
+    launch = Launch(folder, count, main, *arguments)
     assert launch.end() == [code] * count, launch.output.read_text()[-3000:]
     return launch.output.read_text()
 
@@ -87,7 +103,7 @@ def test_gradients_are_those_of_one_process(tmp_path):
 
     The bound of 1e-12 is 1e4 times what a sum of 12 samples' gradients rounds, 2^-53 each (seen: 5e-16).
     """
-    output = launched(tmp_path, 2, module="tests.play_in_processes")
+    output = launched(tmp_path, 2, play_in_processes.main)
     errors = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     assert len(errors) > 50
     assert {case: error for case, error in errors.items() if not error <= 1e-12} == {}
@@ -97,10 +113,28 @@ def test_processes_have_the_same_parameters_after_fifty_steps(tmp_path):
     """Bit for bit, in bfloat16, with penalties, critic steps, micro-batches and BatchNorm over processes."""
     words = ["train.precision=bf16", "train.accumulate=2", "update.critic_steps=2", "train.sync_batchnorm=true"]
     run_words = arguments(tmp_path, "train.steps=50", "penalty.r1=1", "penalty.gp=1", *words)
-    launched(tmp_path, 2, str(tmp_path / "digests"), *run_words, module="tests.train_in_processes")
+    launched(tmp_path, 2, train_and_tell, tmp_path / "digests", run_words)
     first, second = (path.read_text() for path in sorted((tmp_path / "digests").glob("*.txt")))
     assert first == second
-    assert first.startswith("0 ")
+
+
+def train_and_tell(folder: Path, words: list[str]) -> int:
+    """Train, and leave the digest of this process's parameters in a folder."""
+    built, build = [], players.build
+
+    def noted(*given):
+        built.append(build(*given))
+        return built[-1]
+
+    players.build = noted
+    code = train.main(words)
+    digest = hashlib.sha256()
+    for network in (built[0].generator, built[0].critic):
+        for parameter in network.parameters():
+            digest.update(parameter.detach().contiguous().numpy().tobytes())
+    folder.mkdir(exist_ok=True)
+    (folder / f"{os.environ['RANK']}.txt").write_text(digest.hexdigest())
+    return code
 
 
 ELASTIC = {
@@ -118,11 +152,11 @@ def test_a_run_of_two_processes_goes_on_in_another_number(tmp_path, number):
     words = [*APART, *game, "train.batch_size=16", "train.steps=50", "checkpoint.every=20", "sample.every=0"]
     assert run(tmp_path / "whole", *words) == 0
     started = arguments(tmp_path / "parts", *words)
-    launched(tmp_path, 2, *started, "train.steps=20")
+    launched(tmp_path, 2, train.main, [*started, "train.steps=20"])
     if processes == 1:
         assert run(tmp_path / "parts", *words, "train.accumulate=4") == 0
     else:
-        launched(tmp_path, processes, *started)
+        launched(tmp_path, processes, train.main, started)
     assert_close(networks(tmp_path / "parts", 50), networks(tmp_path / "whole", 50), 1e-9)
 
 
@@ -130,14 +164,14 @@ def test_synchronised_batch_norm_is_elastic_too(tmp_path):
     """The generator's BatchNorm sees the whole batch at any number of processes."""
     words = ["train.precision=float64", "train.sync_batchnorm=true", "train.steps=20", "optimizer.schedule=constant"]
     assert run(tmp_path / "one", *words) == 0
-    launched(tmp_path, 2, *arguments(tmp_path / "two", *words))
+    launched(tmp_path, 2, train.main, arguments(tmp_path / "two", *words))
     assert_close(networks(tmp_path / "two", 20), networks(tmp_path / "one", 20), 1e-9)
 
 
 def test_two_processes_follow_one_in_a_game_of_domains(tmp_path):
     """Both domains' samples are shared out; MADA has a critic per class. Bound as above."""
     words = ["game.method=mada", "train.precision=float64", "train.steps=20", "evaluate.every=0"]
-    launched(tmp_path, 2, *arguments(tmp_path / "two", *words, recipe="configs/moons.yaml"))
+    launched(tmp_path, 2, train.main, arguments(tmp_path / "two", *words, recipe="configs/moons.yaml"))
     assert run(tmp_path / "one", *words, recipe="configs/moons.yaml") == 0
     assert_close(networks(tmp_path / "two", 20, "moons"), networks(tmp_path / "one", 20, "moons"), 1e-9)
 
@@ -150,29 +184,29 @@ LONG = ["train.steps=150", "checkpoint.every=3", "optimizer.schedule=constant", 
 def test_three_processes_killed_and_resumed_give_the_same_bits(tmp_path):
     """One of them is killed, then all. With three, the order of a sum matters: see ``train.warm_up``."""
     words = [*LONG, "train.batch_size=12"]
-    launched(tmp_path, 3, *arguments(tmp_path / "whole", *words))
+    launched(tmp_path, 3, train.main, arguments(tmp_path / "whole", *words))
     checkpoints = tmp_path / "killed/digits/checkpoints"
     for victims in (slice(1, 2), slice(0, 3)):
-        launch = Launch(tmp_path, 3, *arguments(tmp_path / "killed", *words))
+        launch = Launch(tmp_path, 3, train.main, arguments(tmp_path / "killed", *words))
         before = set(checkpoints.glob("step-*"))
         launch.wait_for(lambda before=before: bool(set(checkpoints.glob("step-*")) - before))
         for victim in launch.processes[victims]:
             victim.kill()
         assert all(code != 0 for code in launch.end())
-    launched(tmp_path, 3, *arguments(tmp_path / "killed", *words))
+    launched(tmp_path, 3, train.main, arguments(tmp_path / "killed", *words))
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
 def test_a_signal_to_one_process_stops_all_of_them_together(tmp_path):
     """Each of them says 75; there is a checkpoint of the step at which they stopped; the rest gives the same bits."""
     words = [*LONG, "checkpoint.every=1000"]
-    launch = Launch(tmp_path, 2, *arguments(tmp_path / "parts", *words))
+    launch = Launch(tmp_path, 2, train.main, arguments(tmp_path / "parts", *words))
     launch.wait_for(lambda: "step 50/" in _text(tmp_path / "parts/digits/log.txt"))
-    launch.processes[1].send_signal(signal.SIGUSR1)
+    os.kill(launch.processes[1].pid, signal.SIGUSR1)
     assert launch.end() == [75, 75]
     assert len(list((tmp_path / "parts/digits/checkpoints").glob("step-*"))) == 1
-    launched(tmp_path, 2, *arguments(tmp_path / "parts", *words))
-    launched(tmp_path, 2, *arguments(tmp_path / "whole", *words))
+    launched(tmp_path, 2, train.main, arguments(tmp_path / "parts", *words))
+    launched(tmp_path, 2, train.main, arguments(tmp_path / "whole", *words))
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
 
 
@@ -181,14 +215,17 @@ def _text(path: Path) -> str:
 
 
 def test_torchrun_restarts_what_was_killed(tmp_path):
-    """Under the usual launcher, with --max_restarts: a killed process is replaced, and the run comes to its end."""
+    """Under the usual launcher, with --max_restarts: a killed process is replaced, and the run comes to its end.
+
+    A shared store would still hold the addresses of the processes that were killed, and new ones may ask for them.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=1"]
-    command += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(ROOT / "train.py")]
+    command += ["--standalone", str(ROOT / "train.py")]
     output = tmp_path / "output.txt"
     with open(output, "w") as file:
         launcher = subprocess.Popen(
             [*command, *arguments(tmp_path, *LONG)], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "ACCELERATE_USE_CPU": "1"},
+            env={**os.environ, "ACCELERATE_USE_CPU": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         )  # fmt: skip
     checkpoints = tmp_path / "digits/checkpoints"
     while launcher.poll() is None and not list(checkpoints.glob("step-*")):
@@ -215,17 +252,21 @@ def test_launcher_that_starts_lonely_processes_is_refused(tmp_path):
     assert "ACCELERATE_USE_CPU=1" in done.stderr
 
 
-def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path, monkeypatch):
+def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path):
     """Two processes with folders of their own, as on two nodes without a common file system."""
+    steady = ["optimizer.schedule=constant", "checkpoint.every=4"]
     for rank, step in enumerate((4, 8)):
-        steps = [f"train.steps={step}", "checkpoint.every=4", "optimizer.schedule=constant"]
-        assert run(tmp_path / str(rank), *steps) == 0
-    (tmp_path / "apart.py").write_text(
-        "import os\nfrom pathlib import Path\nimport train\nfrom utils import errors\n"
-        "folder = Path(__file__).parent / os.environ['RANK']\n"
-        "errors.run(lambda words: train.main([*words, f'run.dir={folder}']))\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{tmp_path}")
-    words = arguments(tmp_path, "train.steps=12", "optimizer.schedule=constant")
-    output = launched(tmp_path, 2, *words, module="apart", code=2)
+        assert run(tmp_path / str(rank), f"train.steps={step}", *steady) == 0
+    output = launched(tmp_path, 2, train_apart, tmp_path, steady, code=2)
     assert "put run.dir on a file system that all nodes share" in output
+
+
+def test_another_config_on_another_node_is_refused(tmp_path):
+    output = launched(tmp_path, 2, train_apart, tmp_path, ["seed={rank}"], code=2)
+    assert "different configs" in output
+
+
+def train_apart(folder: Path, words: list[str]) -> int:
+    """Train in a folder of each process's own."""
+    rank = os.environ["RANK"]
+    return train.main(arguments(folder / rank, *(word.format(rank=rank) for word in words)))
