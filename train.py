@@ -13,7 +13,7 @@ from typing import Any
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
-from adversarial.schedules import ema_decay, scheduled
+from adversarial.schedules import burn_in, ema_decay, scheduled
 from adversarial.updates import RULES, Weights
 from utils import checkpoint, config, ema, errors, players, processes
 from utils.batches import Round, rounds
@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.journal import Journal, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
-from utils.players import Players, set_learning_rate
+from utils.players import Players, adapt
 from utils.processes import seed_layers
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
@@ -39,7 +39,7 @@ def loop(
 
     for step in journal.steps():
         seed_layers(cfg, step)
-        adapt_learning_rates(cfg, team, step)
+        adapt_optimizers(cfg, team, step)
         weights = weights_at(cfg, step)
 
         for turn in rule(game, objective, next(feed), weights):
@@ -63,12 +63,15 @@ def loop(
     return journal.begin  # no step was left to do
 
 
-def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
-    """Give both optimisers their learning rate at ``step``."""
+def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
+    """Give both optimisers their learning rate at ``step``, and Adam its β2."""
     base = {"generator": cfg.optimizer.generator_lr, "critic": cfg.optimizer.critic_lr}
+    factor = burned_in(cfg, cfg.burn_in.lr, 1.0, step)
+    beta1, beta2 = cfg.optimizer.betas
+    betas = beta1, burned_in(cfg, cfg.burn_in.beta2, beta2, step)
     for name, optimizer in team.optimizers.items():
         lr = scheduled(base[name], cfg.optimizer.schedule, step, cfg.train.steps, cfg.optimizer.warmup)
-        set_learning_rate(optimizer, lr)
+        adapt(optimizer, lr * factor, betas)
 
 
 def weights_at(cfg: Config, step: int) -> Weights:
@@ -80,7 +83,13 @@ def weights_at(cfg: Config, step: int) -> Weights:
 
 def ema_decay_at(cfg: Config, step: int) -> float:
     """β of the generator's average at ``step``."""
-    return ema_decay(step, cfg.train.batch_size, cfg.ema.half_life, cfg.ema.ramp_up)
+    half_life = burned_in(cfg, cfg.burn_in.ema_half_life, cfg.ema.half_life, step)
+    return ema_decay(step, cfg.train.batch_size, half_life, cfg.ema.ramp_up)
+
+
+def burned_in(cfg: Config, start: float | None, end: float, step: int) -> float:
+    """A value at ``step`` that has gone from ``start`` to ``end`` when the burn-in is over; no ``start``: ``end``."""
+    return burn_in(end if start is None else start, end, step, cfg.train.batch_size, cfg.burn_in.images)
 
 
 def train(cfg: Config) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models import dcgan, dense, lenet, mlp, resnet
+from models import dcgan, dense, lenet, mlp, r3gan, resnet, stylegan2
 
 
 class Family(NamedTuple):
@@ -25,6 +25,8 @@ class Family(NamedTuple):
 FAMILIES = {
     "mlp": Family(mlp.Config, mlp.Generator, mlp.Critic),
     "dcgan": Family(dcgan.Config, dcgan.Generator, dcgan.Critic),
+    "r3gan": Family(r3gan.Config, r3gan.Generator, r3gan.Critic),
+    "stylegan2": Family(stylegan2.Config, stylegan2.Generator, stylegan2.Critic),
     "dense": Family(dense.Config, features=dense.Features),
     "lenet": Family(lenet.Config, features=lenet.Features),
     "resnet": Family(resnet.Config, features=resnet.Features),
