@@ -65,7 +65,7 @@ class Generator(nn.Module):
 
     def map(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents and labels to styles ``[N, L, latent_dim]``, the same for each of the L layers."""
-        return self.mapping(latent, label)[:, None].expand(-1, self.styles, -1)
+        return self.mapping(latent, label)[:, None].repeat(1, self.styles, 1)
 
     def synthesise(self, w: Tensor) -> Tensor:
         """Styles ``[N, L, latent_dim]`` to images ``[N, C, R, R]``."""
@@ -195,8 +195,8 @@ class ToRGB(nn.Module):
 
 
 def modulated(x: Tensor, weight: Tensor, style: Tensor, blur: Blur | None = None) -> Tensor:
-    """Convolution of ``x [N, I, H, W]`` by ``weight [O, I, 3, 3]``: ``style [N, I]`` scales each sample's inputs, and its
-    outputs are scaled back to unit variance, for inputs that had it (Karras et al. 2020a, eq. 1 and 3).
+    """Convolution of ``x [N, I, H, W]`` by ``weight [O, I, 3, 3]``: ``style [N, I]`` scales the inputs of each sample,
+    whose outputs are then scaled to unit variance, for inputs that had it (Karras et al. 2020a, eq. 1 and 3).
 
     Scaling what goes in and what comes out is the same as scaling kernels, since a convolution is linear, and needs
     none for each sample. With ``blur`` the pixels are doubled: by a transposed convolution, smoothed afterwards.

@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 import train
 from adversarial.updates import RULES
 from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at
-from utils import config, domains
-from utils.datasets import DataConfig, Resident
+from utils import config, datasets, domains
+from utils.datasets import DataConfig, DataSet, Resident
 from utils.domains import Domain, Pair
+from utils.errors import UserError
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 QUICK = ["train.steps=4", "log.every=2", "sample.every=2", "checkpoint.every=3", "evaluate.every=2"]
@@ -22,6 +23,8 @@ QUICK = ["train.steps=4", "log.every=2", "sample.every=2", "checkpoint.every=3",
 def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
     for name in ("images", "domain_folders", "vectors", "amazon_reviews"):
         monkeypatch.setitem(domains.DOMAINS, name, random_pair)
+    for name in ("cifar10", "folder"):
+        monkeypatch.setitem(datasets.DATASETS, name, noise_images)
     command = [*words(recipe), f"update.rule={rule}"]
     if config.load(recipe, []).game.method == "adda":
         former = [
@@ -33,7 +36,12 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         ]
         assert train.main(former) == 0
         command.append(f"game.pretrained={tmp_path}/former")
-    assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
+    try:
+        assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
+    except UserError as error:
+        if rule != "single_pass" or "depend on the whole batch" not in str(error):
+            raise
+        pytest.skip("its critic's scores depend on the whole batch")
     with monkeypatch.context() as patch:
         signal_at(patch, 1)
         assert train.main([*command, f"run.dir={tmp_path}/parts"]) == 75
@@ -45,6 +53,16 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
 def words(recipe: Path) -> list[str]:
     """The command line of a tiny run."""
     return [str(recipe), *TINY[config.load(recipe, []).model.name], *SMALL, *QUICK, "run.device=cpu"]
+
+
+def noise_images(data: DataConfig, seed: int) -> DataSet:
+    """Noise in the place of a set of images that tests cannot have."""
+    draw, shape = torch.Generator().manual_seed(seed), (3, data.resolution, data.resolution)
+    train, test = (
+        Resident(torch.randint(256, (60, *shape), generator=draw, dtype=torch.uint8), torch.arange(60) % 3)
+        for _ in range(2)
+    )
+    return DataSet(data.name, shape, 3, train, test)
 
 
 def random_pair(data: DataConfig, seed: int) -> Pair:

@@ -23,7 +23,7 @@ def test_dcgan_shapes(resolution, channels, norm, classes):
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.generator])
 def test_label_changes_sample_and_score(family):
-    shape = (1, 8, 8)
+    shape = (1, 32, 32)
     config = FAMILIES[family].config()
     generator, critic = FAMILIES[family].generator(config, shape, 3).eval(), FAMILIES[family].critic(config, shape, 3)
     z = torch.randn(1, config.latent_dim)

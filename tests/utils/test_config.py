@@ -91,6 +91,8 @@ def changed(config: Config, key: str) -> Config:
             value += "-other"
         case list():
             value = [x / 2 for x in value]
+        case None:
+            value = 0.5
         case _:
             value += 1
     if "." not in key:
