@@ -14,17 +14,17 @@ from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
 from adversarial.schedules import burn_in, ema_decay, scheduled
-from adversarial.updates import RULES, Weights
+from adversarial.updates import RULES, Weights, accumulated
 from utils import checkpoint, config, ema, errors, players, processes
 from utils.batches import Round, rounds
 from utils.checkpoint import Checkpoint
 from utils.config import Config
 from utils.errors import UserError
-from utils.journal import Journal, due, is_finished
+from utils.journal import Journal, NotFiniteError, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
 from utils.players import Players, adapt
-from utils.processes import seed_layers
+from utils.processes import Council, seed_layers
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
 
@@ -38,29 +38,29 @@ def loop(
         rule = partial(rule, reuse_fakes=True)
 
     for step in journal.steps():
+        rounds, weights = next(feed), weights_at(cfg, step)
         seed_layers(cfg, step)
         adapt_optimizers(cfg, team, step)
-        weights = weights_at(cfg, step)
 
-        for turn in rule(game, objective, next(feed), weights):
-            journal.note(step, turn)
-            for player in turn.players:
-                team.optimizers[player].step()
-                team.optimizers[player].zero_grad()
-        ema.update(team.average, team.generator, ema_decay_at(cfg, step))
+        if step not in journal.skipped:
+            for turn in accumulated(rule, game, objective, rounds, weights, cfg.train.accumulate):
+                journal.note(step, turn)
+                for player in turn.players:
+                    team.optimizers[player].step()
+                    team.optimizers[player].zero_grad()
+            ema.update(team.average, team.generator, ema_decay_at(cfg, step))
 
-        done, stopped = step + 1, stop.received(step)
+        done, last, stopped = step + 1, step + 1 == cfg.train.steps, stop.received()
         if due(cfg.log.every, done):
             journal.tell(done, weights.coefficient)
-        if due(cfg.checkpoint.every, done) or stopped or done == cfg.train.steps:
+        if due(cfg.checkpoint.every, done) or stopped or last:
             journal.save(done)
-        if stopped or done == cfg.train.steps:  # the end is drawn and evaluated by finish
+        if stopped or last:  # the end is drawn and evaluated by finish
             return done
-        if due(cfg.sample.every, done):
-            journal.draw(done)
-        if due(cfg.evaluate.every, done):
-            journal.evaluate(done)
-    return journal.begin  # no step was left to do
+        if not journal.show(done):
+            journal.save(done)
+            return done
+    return journal.begin  # no step was left to do, or none was begun
 
 
 def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
@@ -98,8 +98,9 @@ def train(cfg: Config) -> int:
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text: None
-    with folder.locked() if first else contextlib.nullcontext(), StopSignals(accelerator) as stop:
+    with folder.locked() if first else contextlib.nullcontext(), StopSignals(Council(accelerator)) as stop:
         saved = checkpoint.newest(folder.checkpoints, warn=tell)
+        check_agreement(stop.council, cfg, saved)
         begin = resumable_step(cfg, saved)
         if is_finished(folder, begin, cfg.train.steps):
             tell(farewell(cfg, folder, begin))
@@ -111,20 +112,42 @@ def train(cfg: Config) -> int:
             with accelerator.main_process_first():  # where weights are fetched
                 kind.start(cfg, generator)
         team = players.build(cfg, generator, critic, accelerator.device)
-        if saved is not None:
-            check_data(saved, data)
-            team.restore(saved)
-            tell(f"Resumed from {saved.path}.")
         game = kind.game(cfg, team, data, accelerator)
-        rows = processes.own_rows(cfg, accelerator)
-        feed = rounds(cfg, data.train, begin, rows, accelerator.device, data.target)
         if first:
             folder.record(cfg)
-        with Journal(cfg, kind, folder, data, team, begin, writes=first) as journal:
-            done = loop(cfg, game, team, feed, journal, stop)
-            journal.finish(done, stop.name)
+        skipped = frozenset(saved.state["skipped"]) if saved else frozenset()
+        while True:
+            if saved is not None:
+                check_data(saved, data)
+                team.restore(saved)
+                tell(f"Resumed from {saved.path}.")
+            feed = rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device, data.target)
+            try:
+                with Journal(cfg, kind, folder, data, team, begin, first, stop, skipped) as journal:
+                    if begin == 0 and cfg.guard.rollbacks:
+                        journal.save(0)
+                    finished = journal.finish(loop(cfg, game, team, feed, journal, stop))
+                break
+            except NotFiniteError as broken:
+                if len(skipped) >= cfg.guard.rollbacks:
+                    raise
+                skipped |= {broken.step}
+                saved = checkpoint.newest(folder.checkpoints, warn=tell)
+                begin = resumable_step(cfg, saved)
+                tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
     accelerator.end_training()
-    return STOPPED if cfg.train.steps is None or done < cfg.train.steps else 0
+    return 0 if finished else STOPPED
+
+
+def check_agreement(council: Council, cfg: Config, saved: Checkpoint | None) -> None:
+    """Raise UserError, in all processes, unless all were given the same config and see the same newest checkpoint."""
+    if not council.same(repr(sorted(config.identity(cfg).items()))):
+        raise UserError("The processes were started with different configs; give the same command on every node.")
+    if not council.same("none" if saved is None else saved.path.name):
+        raise UserError(
+            f"The processes see different newest checkpoints in {cfg.run.dir}/{cfg.run.name} (this one: "
+            f"{'none' if saved is None else saved.path.name}); put run.dir on a file system that all nodes share."
+        )
 
 
 def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:

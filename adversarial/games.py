@@ -28,6 +28,10 @@ class Batch(NamedTuple):
     target: Tensor | None = None
     attribute: Tensor | None = None
 
+    def part(self, rows: slice) -> "Batch":
+        """The samples of these rows."""
+        return Batch(*(None if value is None else value[rows] for value in self))
+
 
 class Draw(Protocol):
     """The random numbers of one play: the same call returns the same numbers."""
@@ -42,6 +46,10 @@ class Draw(Protocol):
 
     def fork(self, name: str) -> "Draw":
         """Independent draws for another play of the same batch."""
+        ...
+
+    def part(self, rows: slice) -> "Draw":
+        """The draws of these rows of the batch: the same numbers as without the others."""
         ...
 
 

@@ -21,7 +21,7 @@ batch (|G| = |D|, a layer's input gradient and weight gradient cost one forward 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import NamedTuple
@@ -125,6 +125,64 @@ RULES: dict[str, Callable[..., Iterator[Turn]]] = {
     "simultaneous": simultaneous,
     "single_pass": single_pass,
 }
+
+
+# --- micro-batches ---------------------------------------------------------------------------------------------------
+
+
+def accumulated(
+    rule: Callable[..., Iterator[Turn]],
+    game: Game,
+    objective: Objective,
+    rounds: Rounds,
+    weights: Weights = Weights(),
+    parts: int = 1,
+) -> Iterator[Turn]:
+    """Play every turn of ``rule`` on ``parts`` equal micro-batches one after the other; the gradients are their mean.
+
+    That is the gradient of the whole batch for networks without statistics over the batch. Processes exchange gradients
+    once a turn. Not for reused fakes: their graphs would all be kept.
+    """
+    plays = [rule(game, objective, _part(rounds, i, parts), weights) for i in range(parts)]
+    while True:
+        with _unsynchronised(game):
+            turns = [next(play, None) for play in plays[:-1]]
+        turns.append(next(plays[-1], None))
+        if turns[-1] is None:
+            return
+        if parts > 1:
+            _divide_gradients(game, turns[-1].players, parts)
+        yield Turn(turns[-1].players, _merged([turn.report for turn in turns]))
+
+
+def _part(rounds: Rounds, i: int, parts: int) -> Rounds:
+    size = len(rounds[0][0].x) // parts
+    rows = slice(i * size, (i + 1) * size)
+    return [(batch.part(rows), draw.part(rows)) for batch, draw in rounds]
+
+
+def _divide_gradients(game: Game, players: tuple[str, ...], parts: int) -> None:
+    networks = [getattr(game, player) for player in players]
+    gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+    torch._foreach_div_(gradients, parts)
+
+
+def _merged(reports: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Scalars are averaged, scores ``[N]`` joined."""
+    values = {name: [report[name] for report in reports] for name in reports[0]}
+    return {
+        name: torch.cat(parts) if parts[0].ndim else torch.stack(parts).mean() for name, parts in values.items()
+    }  # fmt: skip
+
+
+@contextmanager
+def _unsynchronised(game: Game) -> Iterator[None]:
+    """Gradients stay in this process inside."""
+    with ExitStack() as stack:
+        for network in (game.generator, game.critic):
+            if isinstance(network, nn.parallel.DistributedDataParallel):
+                stack.enter_context(network.no_sync())
+        yield
 
 
 # --- the critic's own turn -------------------------------------------------------------------------------------------

@@ -125,9 +125,9 @@ class _WithIndex(torch.utils.data.Dataset):
 
 
 def _prepared(x: Tensor, draw: Draw, stream: str, mirror: bool, memory_format: torch.memory_format) -> Tensor:
-    """Images from uint8 to [-1, 1], mirrored with probability 1/2 if asked for; points as they are."""
+    """Images from uint8 to [-1, 1], mirrored with probability 1/2 if asked for; points in the default precision."""
     if x.dtype != torch.uint8:
-        return x
+        return x.to(torch.get_default_dtype())
     x = to_images(x, x.device).contiguous(memory_format=memory_format)
     if mirror:
         x = torch.where(draw.uniform(stream, (1, 1, 1)) < 0.5, x.flip(3), x)

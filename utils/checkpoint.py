@@ -4,6 +4,8 @@ A checkpoint is a folder ``step-00001000`` of safetensors files, ``state.json`` 
 size and sha256 of every other file. It is written under a temporary name, flushed to disk with the manifest last, and
 renamed; older ones are pruned only afterwards. So a folder of that name is whole, unless the disk has lost bytes,
 and that the manifest tells. Nothing is ever unpickled.
+
+Training waits for the copy to host memory only (``snapshot``); a ``Writer`` does the rest behind it.
 """
 
 import hashlib
@@ -12,13 +14,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from utils.errors import UserError
@@ -37,6 +40,52 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
+def snapshot(tensors: Tensors) -> Tensors:
+    """Copies in host memory, in their own layout, that training cannot change any more.
+
+    On a GPU all copies are started before the first is waited for, into pinned memory.
+    """
+    values = [value for group in tensors.values() for value in group.values()]
+    device = next((value.device for value in values if value.is_cuda), None)
+    copies = {
+        name: {
+            key: torch.empty_like(value, device="cpu", pin_memory=value.is_cuda).copy_(value, non_blocking=True)
+            for key, value in group.items()
+        }
+        for name, group in tensors.items()
+    }
+    if device is not None:
+        torch.cuda.synchronize(device)
+    return copies
+
+
+class Writer:
+    """Does what is written behind the training, in a thread: one job at a time, in order.
+
+    An error of a job is raised by the next call of any method, so in the training loop.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._job: Future[None] | None = None
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Start a job; waits for the one before to end."""
+        self.wait()
+        self._job = self._thread.submit(job)
+
+    def check(self) -> None:
+        """Raise the error of a job that has failed; waits for nothing."""
+        if self._job is not None and self._job.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is left to write."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+
 def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int | None = None) -> Path:
     """Commit a checkpoint of ``step`` to ``folder`` and prune all but the newest ``keep`` (None: prune none).
 
@@ -48,10 +97,13 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
         folder.mkdir(parents=True, exist_ok=True)
         _remove(partial)
         partial.mkdir()
+        manifest = {}
         for name, group in tensors.items():
-            save_file({key: value.cpu().contiguous() for key, value in group.items()}, partial / f"{name}.safetensors")
-        (partial / STATE).write_text(json.dumps({"step": step, **state}, indent=1))
-        _write_manifest(partial)
+            data = serialise({key: value.cpu().contiguous() for key, value in group.items()})
+            manifest[f"{name}.safetensors"] = _write(partial / f"{name}.safetensors", data)
+        manifest[STATE] = _write(partial / STATE, json.dumps({"step": step, **state}, indent=1).encode())
+        _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _sync(partial)
         _remove(final)
         partial.rename(final)
         for later in [path for path in _steps(folder) if _number(path) > step]:
@@ -59,7 +111,7 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
             _remove(damaged := later.with_name(f"damaged-{later.name}"))
             later.rename(damaged)
         _sync(folder)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
     kept = _steps(folder)[-keep:] if keep else _steps(folder)
     remove(folder, lambda number: number < _number(kept[0]))
@@ -146,15 +198,11 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}, state)
 
 
-def _write_manifest(folder: Path) -> None:
-    manifest = {}
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        manifest[path.name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        _sync(path)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+def _write(path: Path, data: bytes) -> dict[str, int | str]:
+    """Write a file, flush it to the disk itself, and return its entry in the manifest."""
+    path.write_bytes(data)
+    _sync(path)
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _sync(path: Path) -> None:

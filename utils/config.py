@@ -26,7 +26,7 @@ from utils.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
-PRECISIONS = ("no", "bf16")
+PRECISIONS = ("no", "bf16", "float64")
 OPTIMIZERS = ("adam", "sgd")
 BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
 
@@ -38,6 +38,7 @@ class RunConfig:
     name: str = ""  # folder of this run inside run.dir; empty: the name of the YAML file
     dir: str = "runs"  # folder that holds all runs
     device: str = "auto"  # auto: what accelerate finds; cpu: the CPU even where there is an accelerator
+    deterministic: bool = False  # the same bits on GPUs, too; slower there (benchmarks/update_rules.py --deterministic)
     threads: int = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow where others use the cores, too)
 
 
@@ -96,7 +97,9 @@ class TrainConfig:
 
     steps: int | None = 10000  # generator updates; raise it to continue a finished run; null: until a signal stops it
     batch_size: int = 64  # samples per update over all processes together
-    precision: str = "no"  # no: float32; bf16: autocast to bfloat16
+    accumulate: int = 1  # micro-batches that a process cuts its share of a batch into, to save memory
+    precision: str = "no"  # no: float32; bf16: autocast to bfloat16; float64: to check what is exact
+    sync_batchnorm: bool = False  # BatchNorm over the batch of all processes, not over each one's share
     compile: bool = False  # torch.compile both networks; not together with penalties
     channels_last: bool = True  # NHWC memory for convolutions: faster on CPUs and on GPUs with tensor cores
 
@@ -124,7 +127,16 @@ class LogConfig:
     """Fields of ``log.*``."""
 
     every: int = 100  # steps between lines of metrics.jsonl and points of TensorBoard curves
-    score_gap: float = 50.0  # warn of a collapsed critic where mean real and fake scores are this far apart
+
+
+@dataclass
+class GuardConfig:
+    """Fields of ``guard.*``: what is done about runs that go wrong. NaN and Inf always stop or roll back."""
+
+    rollbacks: int = 0  # times that a run goes back to its last checkpoint and leaves out the step that gave NaN or Inf
+    score_gap: float = 50.0  # a critic has won where mean real and fake scores are this far apart ...
+    patience: int = 3  # ... in so many log lines in a row: a warning
+    vanished: float = 1e-10  # norm of the generator's gradient under which it moves nothing: a warning
 
 
 @dataclass
@@ -168,6 +180,7 @@ class Config:
     ema: EmaConfig = field(default_factory=EmaConfig)
     burn_in: BurnInConfig = field(default_factory=BurnInConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -175,7 +188,8 @@ class Config:
 
 # What may change when a run is resumed. Everything else identifies the run.
 RUNTIME_KEYS = (
-    "run", "log", "sample", "evaluate", "checkpoint", "train.steps", "train.compile", "train.channels_last",
+    "run", "log", "guard", "sample", "evaluate", "checkpoint", "train.steps", "train.compile", "train.channels_last",
+    "train.accumulate",
     "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
 )  # fmt: skip
 
@@ -392,6 +406,11 @@ def _check_values(config: Config) -> None:
     _check_burn_in(config)
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
+    if config.update.reuse_fakes and config.train.accumulate > 1:
+        raise UserError(
+            "update.reuse_fakes keeps the graphs of all micro-batches, so train.accumulate would save no memory; "
+            "choose one of the two."
+        )
     if config.train.compile and (config.penalty.r1 or config.penalty.r2 or config.penalty.gp):
         raise UserError("train.compile cannot serve penalty.r1, r2 or gp: the compiler has no double backward.")
     if "/" in config.run.name or config.run.name in (".", ".."):
@@ -416,8 +435,9 @@ _MINIMA = {
     "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
     "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
-    "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "burn_in.images": 0,
-    "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0, "log.every": 1,
-    "log.score_gap": 0, "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
+    "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
+    "burn_in.images": 0, "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0,
+    "guard.rollbacks": 0, "guard.score_gap": 0, "guard.patience": 1, "guard.vanished": 0, "train.accumulate": 1,
+    "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
     "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,
 }  # fmt: skip

@@ -158,8 +158,8 @@ def check_size(config: DataConfig) -> None:
 
 
 def to_images(x: Tensor, device: torch.device) -> Tensor:
-    """Bring uint8 images to float32 in [-1, 1] on ``device``."""
-    return x.to(device).float() / 127.5 - 1
+    """Bring uint8 images to [-1, 1], in PyTorch's default precision, on ``device``."""
+    return x.to(device).to(torch.get_default_dtype()) / 127.5 - 1
 
 
 # --- Images of any size to R x R pixels

@@ -1,6 +1,8 @@
 """What happens every so often in a run: logs, pictures, evaluations, checkpoints."""
 
+import contextlib
 import sys
+from collections import deque
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -10,73 +12,100 @@ from tqdm import tqdm
 
 from adversarial.updates import Turn
 from utils import checkpoint, evaluation, pictures
+from utils.checkpoint import Tensors
 from utils.config import Config, identity, to_yaml
 from utils.errors import UserError
 from utils.kinds import Kind
-from utils.logs import Log, Meter, not_finite, records
+from utils.logs import Log, Meter, gradient_norm, records
 from utils.players import Players, first_not_finite
 from utils.run import RunFolder
+from utils.signals import Interrupted, StopSignals
 
 FINISHED = "finished"  # kind of the record that ends a run
-VANISHED = 1e-10  # norm of a generator gradient that moves nothing
+_REMEDY = "Lower optimizer.*_lr, add penalty.r1, or try another seed"
+
+
+class NotFiniteError(UserError):
+    """A loss, a score or a gradient became NaN or infinite, first in step index ``step``."""
+
+    def __init__(self, text: str, step: int):
+        super().__init__(text)
+        self.step = step
 
 
 class Journal:
     """Reports of one run from step ``begin`` on. ``writes`` is True in one process only."""
 
     def __init__(
-        self, config: Config, kind: Kind, folder: RunFolder, data: Any, players: Players, begin: int, writes: bool
+        self,
+        config: Config,
+        kind: Kind,
+        folder: RunFolder,
+        data: Any,
+        players: Players,
+        begin: int,
+        writes: bool,
+        stop: StopSignals,
+        skipped: frozenset[int] = frozenset(),
     ):
         self.config, self.kind, self.folder, self.data, self.players = config, kind, folder, data, players
-        self.begin, self.writes = begin, writes
-        self.meter = Meter()
+        self.begin, self.writes, self.stop, self.skipped = begin, writes, stop, skipped
+        self.meter = Meter(stop.council)
+        self.writer = checkpoint.Writer()
         self.logged = self.begin
+        self.saved: int | None = None
         self.bar: tqdm | None = None
         self.log = Log(folder, self.begin) if writes else None
+        self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)
 
     def __enter__(self) -> "Journal":
         if self.log:
             checkpoint.remove(self.folder.best, lambda step: step > self.begin)  # these steps are done anew
             self.log.config(to_yaml(self.config))
+            self.recent.extend(record for record in records(self.folder) if record["kind"] == "train")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if self.bar is not None:
             self.bar.close()
-        if self.log:
-            if isinstance(error, UserError):
-                self.log.say(f"Stopped: {error}", quiet=True)
-            self.log.close()
+        try:
+            self.writer.wait()
+        finally:
+            if self.log:
+                if isinstance(error, UserError):
+                    self.log.say(f"Stopped: {error}", quiet=True)
+                self.log.close()
 
     def steps(self) -> Iterator[int]:
         """The steps that are left, under a progress bar (none in a pipe)."""
         end = self.config.train.steps
         steps = count(self.begin) if end is None else range(self.begin, end)
-        self._catch_up()
+        if not self._catch_up():
+            return
         self.bar = tqdm(
             steps, desc=self.config.run.name, initial=self.begin, total=end, unit="step",
             disable=None if self.writes else True,
         )  # fmt: skip
         yield from self.bar
 
-    def _catch_up(self) -> None:
-        """A process that ended right after a checkpoint did not come to that step's picture and evaluation."""
-        step, end = self.begin, self.config.train.steps
-        if not step or step == end:
-            return
-        if due(self.config.sample.every, step) and not self._picture(step).is_file():
-            self.draw(step)
-        if due(self.config.evaluate.every, step) and not any(
-            record["kind"] == "metric" and record["step"] == step for record in records(self.folder)
-        ):
-            self.evaluate(step)
+    def _catch_up(self) -> bool:
+        """A process that ended right after a checkpoint did not come to that step's picture and evaluation, or did not
+        keep it as the best. Whether the run may go on.
+        """
+        step = self.begin
+        if not step or step == self.config.train.steps:
+            return True
+        if self.log and best_step(self.folder, self.best) == step and step not in checkpoint.steps(self.folder.best):
+            self._save_best(step)
+        drawn = self._picture(step).is_file()
+        evaluated = any(record["kind"] == "metric" and record["step"] == step for record in records(self.folder))
+        return self.show(step, draw=not drawn, evaluate=not evaluated)
 
     def note(self, step: int, turn: Turn) -> None:
         """Take in a turn before its players move. Nothing here waits for the device."""
-        self.meter.add(turn.report)
-        if due(self.config.log.every, step + 1):
-            for player in turn.players:
-                self.meter.add_gradient_norm(player, getattr(self.players, player))
+        norms = {f"{player}_gradient_norm": gradient_norm(getattr(self.players, player)) for player in turn.players}
+        self.meter.add(step, {**turn.report, **norms})
+        self.writer.check()
 
     def say(self, text: str) -> None:
         """A line for people, from one process."""
@@ -84,13 +113,9 @@ class Journal:
             self.log.say(text)
 
     def tell(self, step: int, coefficient: float) -> None:
-        """Curves, score distributions, λ and a line of numbers. Raises UserError for NaN or Inf."""
+        """Curves, score distributions, λ and a line of numbers. Raises NotFiniteError."""
+        self._refuse_not_finite()
         values = self.meter.read(images=(step - self.logged) * self.config.train.batch_size)
-        if broken := not_finite(values):
-            raise UserError(
-                f"{', '.join(broken)} became NaN or infinite between steps {self.logged} and {step}; no "
-                "checkpoint holds it. Lower optimizer.*_lr, add penalty.r1, or try another seed."
-            )
         self.logged = step
         if not self.log:
             return
@@ -112,12 +137,40 @@ class Journal:
             statistic = "_".join(name if word == side else word for word in statistic.split("_"))
         return statistic
 
+    def _refuse_not_finite(self) -> None:
+        """Raise NotFiniteError, in all processes, if in one of them something has been NaN or infinite.
+
+        Waits for the device.
+        """
+        broken = self.meter.first_not_finite()
+        if not broken:
+            return
+        first = min(broken.values())
+        names = ", ".join(name for name, step in broken.items() if step == first)
+        raise NotFiniteError(
+            f"{names} became NaN or infinite in step {first + 1}; no checkpoint holds it. {_REMEDY}; "
+            "guard.rollbacks=3 goes back to the last checkpoint and leaves such a step out, up to three times.",
+            first,
+        )
+
+    def show(self, step: int, draw: bool = True, evaluate: bool = True) -> bool:
+        """Draw and evaluate what is due after ``step``. False if a signal, in any process, asks the run to end."""
+        draw = draw and due(self.config.sample.every, step)
+        evaluate = evaluate and due(self.config.evaluate.every, step)
+        with contextlib.suppress(Interrupted):
+            if draw:
+                self.draw(step)
+            if evaluate:
+                self.evaluate(step)
+        return not self.stop.received_by_now() if draw or evaluate else True
+
     def draw(self, step: int) -> None:
-        """The game's picture, of the average generator side."""
+        """The game's picture, of the average generator side. Raises Interrupted on a signal."""
         if not self.log:
             return
-        with self.meter.paused():
+        with self.meter.paused(), self.stop.interruptible():
             image = self.kind.picture(self.config, self.players, self.data)
+        with self.meter.paused():
             pictures.save(image, self._picture(step))
             self.log.picture(step, self.kind.picture_name, image)
 
@@ -125,32 +178,50 @@ class Journal:
         return self.folder.samples / f"step-{step:08d}.png"
 
     def evaluate(self, step: int) -> None:
-        """Metrics of the average generator side: records in metrics.jsonl and lines for people; keeps the best."""
+        """Metrics of the average generator side: records in metrics.jsonl and lines for people; keeps the best.
+
+        Raises Interrupted on a signal, before anything is written.
+        """
         if not self.log:
             return
         with self.meter.paused():
-            records = self.kind.evaluate(self.config, self.players, self.data, self.folder.path)
+            with self.stop.interruptible():
+                records = self.kind.evaluate(self.config, self.players, self.data, self.folder.path)
             for record, line in zip(records, evaluation.describe(records), strict=True):
                 self.log.metric(step, {**record, "weights": "ema"})
                 self.log.say(f"step {step}  {line}")
             if best_step(self.folder, self.best) == step:
-                checkpoint.save(self.folder.best, step, self.players.networks(), self._state())
+                self._save_best(step)
         if not records:
             self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
 
+    def _save_best(self, step: int) -> None:
+        networks, state = checkpoint.snapshot(self.players.networks()), self._state()
+        self.writer.submit(lambda: checkpoint.save(self.folder.best, step, networks, state))
+
     def save(self, step: int) -> None:
-        """Commit a checkpoint. Raises UserError if it cannot be written or would hold NaN or Inf."""
+        """Have a checkpoint of ``step`` written behind the training, once.
+
+        Raises NotFiniteError; an error of the writing is raised as UserError by a later ``note``, ``save``, ``finish``.
+        """
+        if step == self.saved:
+            return
+        self._refuse_not_finite()
+        self.saved = step
         if not self.log:
             return
         with self.meter.paused():
-            tensors = self.players.tensors()
-            if broken := first_not_finite(tensors):
-                raise UserError(
-                    f"NaN or Inf in {broken} at step {step}, after step {self.logged}: this is not saved, a checkpoint "
-                    "is from before. Lower optimizer.*_lr, add penalty.r1, or try another seed."
-                )
-            checkpoint.save(self.folder.checkpoints, step, tensors, self._state(), self.config.checkpoint.keep)
-            self._prune_best()
+            tensors, state = checkpoint.snapshot(self.players.tensors()), self._state()
+            self.writer.submit(lambda: self._commit(step, tensors, state))
+
+    def _commit(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+        """Runs in the writer's thread."""
+        if broken := first_not_finite(tensors):
+            raise UserError(
+                f"NaN or Inf in {broken} at step {step}: this is not saved, a checkpoint is from before. {_REMEDY}."
+            )
+        checkpoint.save(self.folder.checkpoints, step, tensors, state, self.config.checkpoint.keep)
+        self._prune_best()
 
     def _prune_best(self) -> None:
         """Former best models go once a checkpoint lies behind the present one: until then a resumed run needs them."""
@@ -162,7 +233,7 @@ class Journal:
         sizes = self.kind.sizes(self.data)
         target = None if self.data.target is None else len(self.data.target)
         counts = {"train_samples": len(self.data.train), "target_samples": target}
-        return {"config": identity(self.config), **sizes, **counts}
+        return {"config": identity(self.config), "skipped": sorted(self.skipped), **sizes, **counts}
 
     @property
     def best(self) -> str:
@@ -170,15 +241,23 @@ class Journal:
         chosen = self.config.checkpoint.best
         return {"auto": self.kind.best, "none": ""}.get(chosen, chosen)
 
-    def finish(self, step: int, signal: str | None) -> None:
-        """Draw and measure what came out and say where it lies, or say that a signal stopped the run."""
+    def finish(self, step: int) -> bool:
+        """Draw and measure what came out and say where it lies, or say that a signal stopped the run. Whether it is
+        finished.
+        """
+        self.writer.wait()
         if self.config.train.steps is None or step < self.config.train.steps:
-            self.say(f"Stopped after step {step} by {signal or 'another process'}; the same command resumes.")
-            return
-        self.draw(step)
-        self.evaluate(step)
+            self.say(f"Stopped after step {step} by {self._signal()}; the same command resumes.")
+            return False
+        try:
+            self.draw(step)
+            self.evaluate(step)
+        except Interrupted:
+            self.say(f"Stopped before the last evaluation by {self._signal()}; the same command makes up for it.")
+            return False
         if not self.log:
-            return
+            return True
+        self.writer.wait()
         self._prune_best()
         if self.config.evaluate.every:
             measured = best_metrics(self.folder)
@@ -191,6 +270,10 @@ class Journal:
             f"Finished at step {step}. Pictures: {self.folder.samples}/  log: {self.folder.log}  "
             f"checkpoint: {self.folder.checkpoints}/step-{step:08d}/"
         )
+        return True
+
+    def _signal(self) -> str:
+        return self.stop.name or "another process"
 
     def _tell_chosen(self) -> None:
         """Last, chosen without target labels, and what an oracle would have chosen, side by side."""
@@ -205,17 +288,21 @@ class Journal:
             )
 
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
-        real, fake = (values.get(f"{side}_score") for side in self.kind.sides)
-        gap = 0.0 if real is None or fake is None else abs(real - fake)
-        if gap > self.config.log.score_gap:
+        """Never silent about a critic that has won or a generator that no longer moves."""
+        guard, sides = self.config.guard, self.kind.sides
+        self.recent.append(values)
+        gaps = [abs(v.get(f"{sides[0]}_score", 0.0) - v.get(f"{sides[1]}_score", 0.0)) for v in self.recent]
+        if len(gaps) == guard.patience and min(gaps) > guard.score_gap and f"{sides[1]}_score" in values:
             self.log.say(
-                f"step {step}  warning: the critic's scores of {' and '.join(self.kind.sides)} are {gap:.0f} apart "
-                f"(log.score_gap={self.config.log.score_gap:g}): it has won. {self.kind.advice}"
+                f"step {step}  warning: the critic's scores of {' and '.join(sides)} are {gaps[-1]:.0f} apart, over "
+                f"guard.score_gap={guard.score_gap:g} in each of the last {guard.patience} log lines: it has won. "
+                f"{self.kind.advice}"
             )
-        if values["generator_gradient_norm"] < VANISHED:
+        norm = values.get("generator_gradient_norm", 1.0)
+        if norm < guard.vanished:
             self.log.say(
-                f"step {step}  warning: the generator's gradient has vanished (norm "
-                f"{values['generator_gradient_norm']:.1e}). Try game.objective=non_saturating or penalty.r1."
+                f"step {step}  warning: the generator's gradient has vanished (norm {norm:.1e}, under "
+                f"guard.vanished={guard.vanished:g}). Try game.objective=non_saturating or penalty.r1."
             )
 
 

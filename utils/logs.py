@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from utils.processes import Council
 from utils.run import RunFolder
 
 
@@ -72,28 +73,41 @@ def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
 
-class Meter:
-    """Sums statistics on the device; the host waits for them only when they are read."""
+NEVER = 2**62  # a step that no run comes to
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+
+class _Sums:
+    """Of the statistics of one kind of turn, on the device: sums ``[Q]``, their number, and the first step ``[Q]`` at
+    which each was not finite.
+    """
+
+    def __init__(self, values: Tensor):
+        self.total, self.count = torch.zeros_like(values), 0
+        self.first_bad = torch.full_like(values, NEVER, dtype=torch.int64)
+
+    def add(self, step: int, values: Tensor) -> None:
+        self.total += values
+        self.count += 1
+        self.first_bad.masked_fill_(~values.isfinite() & (self.first_bad == NEVER), step)
+
+
+class Meter:
+    """Sums statistics on the device and keeps in mind when one was not finite; the host waits only to read them."""
+
+    def __init__(self, council: Council) -> None:
+        self.council = council
+        self.sums: dict[tuple[str, ...], _Sums] = {}
         self.scores: dict[str, Tensor] = {}
         self.since = time.perf_counter()
 
-    def add(self, report: dict[str, Tensor]) -> None:
-        """Take in a turn's report; scores ``[N]`` count with their mean."""
-        for name, value in report.items():
-            if value.ndim:
-                self.scores[name] = value
-                value = value.mean()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def add_gradient_norm(self, player: str, module: nn.Module) -> None:
-        """Take in the norm of a network's gradients."""
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        self.add({f"{player}_gradient_norm": nn.utils.get_total_norm(gradients)})
+    def add(self, step: int, report: dict[str, Tensor]) -> None:
+        """Take in what one turn of a step reports; scores ``[N]`` count with their mean."""
+        self.scores |= {name: value for name, value in report.items() if value.ndim}
+        values = torch.stack([value.mean() if value.ndim else value for value in map(_floating, report.values())])
+        names = tuple(report)
+        if names not in self.sums:
+            self.sums[names] = _Sums(values)
+        self.sums[names].add(step, values)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -102,19 +116,43 @@ class Meter:
         yield
         self.since += time.perf_counter() - begin
 
+    def first_not_finite(self) -> dict[str, int]:
+        """Quantities that have been NaN or infinite in any process since the last reading, each with the first step."""
+        names = [name for names in self.sums for name in names]
+        if not names:
+            return {}
+        steps = self.council.least(torch.cat([sums.first_bad for sums in self.sums.values()]).tolist())
+        found: dict[str, int] = {}
+        for name, step in zip(names, steps, strict=True):
+            if step < found.get(name, NEVER):
+                found[name] = step
+        return found
+
     def read(self, images: int) -> dict[str, float]:
-        """Means since the last reading, and images per second where ``images`` were seen since."""
-        names = list(self.sums)
-        sums = torch.stack([self.sums[name].float() for name in names]).tolist()  # the one host sync
-        means = {name: total / self.counts[name] for name, total in zip(names, sums, strict=True)}
-        means["images_per_second"] = images / (time.perf_counter() - self.since)
-        self.sums, self.counts, self.since = {}, {}, time.perf_counter()
-        return means
+        """Means since the last reading, over all processes, and images per second where ``images`` were seen since."""
+        totals: dict[str, float] = defaultdict(float)
+        counts: dict[str, int] = defaultdict(int)
+        if self.sums:
+            sums = torch.cat([kind.total for kind in self.sums.values()]).tolist()
+            of_names = [(name, kind.count) for names, kind in self.sums.items() for name in names]
+            for (name, count), total in zip(of_names, sums, strict=True):
+                totals[name] += total
+                counts[name] += count
+        means = self.council.means([total / counts[name] for name, total in totals.items()])
+        values = dict(zip(totals, means, strict=True))
+        values["images_per_second"] = images / (time.perf_counter() - self.since)
+        self.sums, self.since = {}, time.perf_counter()
+        return values
 
 
-def not_finite(values: dict[str, float]) -> list[str]:
-    """Names of the values that are NaN or infinite."""
-    return [name for name, value in values.items() if not math.isfinite(value)]
+def gradient_norm(module: nn.Module) -> Tensor:
+    """The norm of a network's gradients; NaN or infinite as soon as one of them is. Nothing waits for the device."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients)
+
+
+def _floating(value: Tensor) -> Tensor:
+    return value if value.dtype == torch.float64 else value.float()
 
 
 def records(folder: RunFolder) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from utils.checkpoint import Checkpoint, Tensors
 from utils.config import Config, OptimizerConfig
 from utils.errors import UserError
 from utils.processes import memory_format
+from utils.sync_batchnorm import synchronise
 
 WEIGHTS = ("ema", "raw", "best")  # the average, the last step's, the average at the step that was chosen
 State = dict[str, Any]
@@ -54,7 +55,8 @@ class Players:
         networks = self._check_networks(saved)
         for name, optimizer in self.optimizers.items():
             moments = {f"{_moment(optimizer)}/{key}" for key, p in networks[name].named_parameters() if p.requires_grad}
-            if _moment(optimizer) and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
+            stepped = saved.state["step"] > 0 and _moment(optimizer)
+            if stepped and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
         for name, module in networks.items():
             module.load_state_dict(saved.tensors[name])
@@ -100,6 +102,9 @@ def _moment(optimizer: torch.optim.Optimizer) -> str | None:
 
 def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[nn.Module]:
     """Generator and critic as the update rules call them: compiled if asked for, and in step with other processes."""
+    if config.train.sync_batchnorm and accelerator.num_processes > 1:
+        for network in (players.generator, players.critic):
+            synchronise(network)
     if config.train.compile:
         for network in (players.generator, players.critic):
             network.compile()  # in place: the names in checkpoints stay as they are

@@ -59,5 +59,10 @@ class Draw:
         """Independent draws for another play of the same batch."""
         return replace(self, names=(*self.names, name))
 
+    def part(self, rows: slice) -> "Draw":
+        """The draws of these rows of the batch: the same numbers as without the others."""
+        own = range(self.batch_size)[self.rows][rows]
+        return replace(self, rows=slice(own.start, own.stop))
+
     def _generator(self, stream: str) -> torch.Generator:
         return generator(*self.names, stream, device=self.device)

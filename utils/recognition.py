@@ -366,7 +366,8 @@ def see(recogniser: nn.Module, samples: Samples, view: Callable[[Recognition], V
     with evaluating(recogniser):
         for x in _batches(samples, device):
             seen = recogniser(x, x[:1])[0] if source else recogniser(x)[-1]
-            parts.append(Recognition(tuple(layer.float().cpu() for layer in seen.layers), seen.logits.float().cpu()))
+            layers = tuple(layer.to("cpu", torch.get_default_dtype()) for layer in seen.layers)
+            parts.append(Recognition(layers, seen.logits.to("cpu", torch.get_default_dtype())))
     layers = tuple(torch.cat(layer) for layer in zip(*(part.layers for part in parts), strict=True))
     if not bool(torch.isfinite(layers[-1]).all()):
         raise UserError(
@@ -381,7 +382,7 @@ def _batches(samples: Samples, device: torch.device) -> Iterator[Tensor]:
     """Prepared samples in their order; streamed ones are decoded here, in the main process."""
     if isinstance(samples, Resident):
         for x in samples.x.split(BATCH):
-            yield to_images(x, device) if x.dtype == torch.uint8 else x.to(device)
+            yield to_images(x, device) if x.dtype == torch.uint8 else x.to(device, torch.get_default_dtype())
         return
     for begin in range(0, len(samples), BATCH // 5):
         images = [samples[i] for i in range(begin, min(begin + BATCH // 5, len(samples)))]

@@ -69,12 +69,16 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone. The lock dies with the process. Raises UserError if another process holds it."""
+        """Hold the folder alone. Raises UserError if another process holds it.
+
+        The lock dies with the process, even where loader workers, which are forked from it, live on for seconds.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115  (held open: closing it gives the lock back)
         except OSError as error:
             raise UserError(f"Run folder {self.path} cannot be written ({error}); choose another run.dir.") from None
+        os.register_at_fork(after_in_child=handle.close)  # or a worker would hold the lock, too
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

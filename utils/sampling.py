@@ -35,7 +35,7 @@ def sample(generator: nn.Module, latent: Tensor, label: Tensor | None) -> Tensor
     labels = [None] * -(-len(latent) // BATCH) if label is None else label.split(BATCH)
     with evaluating(generator):
         made = [
-            generator(z.to(device), None if y is None else y.to(device)).float().cpu()
+            generator(z.to(device), None if y is None else y.to(device)).to(torch.get_default_dtype()).cpu()
             for z, y in zip(latent.split(BATCH), labels, strict=True)
         ]
     return torch.cat(made)

@@ -1,32 +1,52 @@
 """Signals set a flag; the loop acts on it between two steps, in all processes at the same one."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-import torch
-from accelerate import Accelerator
+from utils.processes import Council
 
 STOPPED = 75  # exit code of a run that a signal stopped after saving (EX_TEMPFAIL: "try again")
+
+
+class Interrupted(Exception):  # noqa: N818  (no error: somebody wants the run to end)
+    """A signal has come in the midst of something that may be left half done."""
 
 
 class StopSignals:
     """Inside the ``with`` block SIGTERM, SIGINT and SIGUSR1 only set ``name``; a second SIGINT interrupts at once."""
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
+    def __init__(self, council: Council) -> None:
+        self.council = council
         self.name: str | None = None
+        self._interruptible = False
 
-    def received(self, step: int) -> bool:
-        """Whether any process has had a signal; the same answer in all of them.
+    def received(self) -> bool:
+        """Whether any process has had a signal; the same answer in all of them. To be asked once a step.
 
-        Several processes ask each other at every tenth step only: the answer waits for the device.
+        With several processes the answer is a step old: nobody waits for it.
         """
-        if self.accelerator.num_processes == 1:
-            return self.name is not None
-        if step % 10:
-            return False
-        flag = torch.tensor(int(self.name is not None), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum"))
+        return self.council.any_before(self.name is not None)
+
+    def received_by_now(self) -> bool:
+        """The same without delay: every process waits for the slowest."""
+        return self.council.any(self.name is not None)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, a signal raises ``Interrupted`` at once, as does one that came before.
+
+        For long work that leaves nothing behind when it is cut off, such as evaluations: a scheduler kills soon after
+        it has warned.
+        """
+        self._interruptible = True
+        try:
+            if self.name is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._interruptible = False
 
     def __enter__(self) -> "StopSignals":
         self.former = {number: signal.signal(number, self._note) for number in self._numbers}
@@ -42,3 +62,6 @@ class StopSignals:
         if number == signal.SIGINT and self.name == "SIGINT":
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        if self._interruptible:
+            self._interruptible = False  # a second signal must not cut short what the first one's exception tidies up
+            raise Interrupted
