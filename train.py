@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
-from adversarial.schedules import ema_decay, scheduled
+from adversarial.schedules import burn_in, ema_decay, scheduled
 from adversarial.updates import RULES, Turn, Weights, accumulated
 from utils import checkpoint, config, ema, errors, players, processes
 from utils.batches import Round, rounds
@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.journal import Journal, NotFiniteError, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
-from utils.players import Players, set_learning_rate
+from utils.players import Players, adapt
 from utils.processes import Council, seed_layers
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
@@ -38,7 +38,7 @@ def loop(
     for step in journal.steps():
         batches, weights = next(feed), weights_at(cfg, step)
         seed_layers(cfg, step)
-        adapt_learning_rates(cfg, team, step)
+        adapt_optimizers(cfg, team, step)
 
         if step not in journal.skipped:
             for turn in turns(cfg, game, batches, weights):
@@ -69,12 +69,15 @@ def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> It
     return accumulated(rule, game, OBJECTIVES[cfg.game.objective], batches, weights, cfg.train.accumulate)
 
 
-def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
-    """Give both optimisers their learning rate at ``step``."""
+def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
+    """Give both optimisers their learning rate at ``step``, and Adam its β2."""
     base = {"generator": cfg.optimizer.generator_lr, "critic": cfg.optimizer.critic_lr}
+    factor = burned_in(cfg, cfg.burn_in.lr, 1.0, step)
+    beta1, beta2 = cfg.optimizer.betas
+    betas = beta1, burned_in(cfg, cfg.burn_in.beta2, beta2, step)
     for name, optimizer in team.optimizers.items():
         lr = scheduled(base[name], cfg.optimizer.schedule, step, cfg.train.steps, cfg.optimizer.warmup)
-        set_learning_rate(optimizer, lr)
+        adapt(optimizer, lr * factor, betas)
 
 
 def weights_at(cfg: Config, step: int) -> Weights:
@@ -86,7 +89,13 @@ def weights_at(cfg: Config, step: int) -> Weights:
 
 def ema_decay_at(cfg: Config, step: int) -> float:
     """β of the generator's average at ``step``."""
-    return ema_decay(step, cfg.train.batch_size, cfg.ema.half_life, cfg.ema.ramp_up)
+    half_life = burned_in(cfg, cfg.burn_in.ema_half_life, cfg.ema.half_life, step)
+    return ema_decay(step, cfg.train.batch_size, half_life, cfg.ema.ramp_up)
+
+
+def burned_in(cfg: Config, start: float | None, end: float, step: int) -> float:
+    """A value at ``step`` that has gone from ``start`` to ``end`` when the burn-in is over; no ``start``: ``end``."""
+    return burn_in(end if start is None else start, end, step, cfg.train.batch_size, cfg.burn_in.images)
 
 
 def train(cfg: Config) -> int:
@@ -134,6 +143,9 @@ def train(cfg: Config) -> int:
                 saved = checkpoint.newest(folder.checkpoints, warn=tell)
                 begin = resumable_step(cfg, saved)
                 tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
+        stop.council.any(
+            False
+        )  # a launcher kills the others soon after one has ended: nobody does before all is written
     accelerator.end_training()
     return 0 if finished else STOPPED
 

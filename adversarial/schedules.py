@@ -58,6 +58,14 @@ def scheduled(base: float, schedule: str, step: int, total: int | None, warmup: 
     return base * factor
 
 
+def burn_in(start: float, end: float, step: int, batch_size: int, images: float) -> float:
+    """From ``start`` to ``end`` along half a cosine over the first ``images``, then ``end`` (R3GAN: Huang et al. 2024,
+    appendix D: learning rate, γ, Adam's β2, EMA half-life and augmentation probability). 0 images: always ``end``.
+    """
+    p = min(step * batch_size / images, 1.0) if images > 0 else 1.0
+    return end + (start - end) * cosine_decay(p)
+
+
 def ema_decay(step: int, batch_size: int, half_life: float, ramp_up: float = 0.05) -> float:
     """Decay β of an exponential moving average whose half-life is counted in images.
 

@@ -6,8 +6,8 @@
 Every variant of a digits run is trained once undisturbed, then again and again with a SIGKILL at a moment drawn
 uniformly over the time that the undisturbed run took (loader workers outlive it a little, as they would), until its
 share of the kills is used up; then it is let through. The sha256 of every file of the last checkpoint must be those of
-the undisturbed run. Where there is a GPU the runs use it, with ``run.deterministic=true``. Prints a Markdown table; exit
-code 1 if any bit differs. ``benchmarks/faults.md`` holds a committed one.
+the undisturbed run. Where there is a GPU the runs use it, with ``run.deterministic=true``. Prints a Markdown table;
+exit code 1 if any bit differs. ``benchmarks/faults.md`` holds a committed one.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from models import dcgan, dense, lenet, mlp, resnet, resnet_gan
+from models import dcgan, dense, lenet, mlp, r3gan, resnet, resnet_gan, stylegan2
 
 
 class Family(NamedTuple):
@@ -26,6 +26,8 @@ FAMILIES = {
     "mlp": Family(mlp.Config, mlp.Generator, mlp.Critic),
     "dcgan": Family(dcgan.Config, dcgan.Generator, dcgan.Critic),
     "resnet_gan": Family(resnet_gan.Config, resnet_gan.Generator, resnet_gan.Critic),
+    "r3gan": Family(r3gan.Config, r3gan.Generator, r3gan.Critic),
+    "stylegan2": Family(stylegan2.Config, stylegan2.Generator, stylegan2.Critic),
     "dense": Family(dense.Config, features=dense.Features),
     "lenet": Family(lenet.Config, features=lenet.Features),
     "resnet": Family(resnet.Config, features=resnet.Features),

@@ -15,6 +15,14 @@ TINY = {
     "dcgan": ["model.generator_width=4", "model.critic_width=4"],
     "resnet_gan": ["model.generator_width=2", "model.critic_width=2"],
     "mlp": ["model.width=8"],
+    "r3gan": ["model.widths=[8,8]", "model.group_width=4", "data.resolution=8"],
+    "stylegan2": [
+        "model.channel_max=4",
+        "model.latent_dim=8",
+        "model.mapping_layers=1",
+        "model.label_layers=1",
+        "data.resolution=8",
+    ],
     "dense": ["model.width=8", "model.critic_width=8"],
     "lenet": ["model.channels=4", "model.width=16", "model.critic_width=8"],
     "resnet": [

@@ -12,6 +12,7 @@ from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at
 from utils import config, datasets, domains
 from utils.datasets import DataConfig, DataSet, Resident
 from utils.domains import Domain, Pair
+from utils.errors import UserError
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 QUICK = ["train.steps=4", "log.every=2", "sample.every=2", "checkpoint.every=3", "evaluate.every=2"]
@@ -35,7 +36,12 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         ]
         assert train.main(former) == 0
         command.append(f"game.pretrained={tmp_path}/former")
-    assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
+    try:
+        assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
+    except UserError as error:
+        if rule != "single_pass" or "depend on the whole batch" not in str(error):
+            raise
+        pytest.skip("its critic's scores depend on the whole batch")
     with monkeypatch.context() as patch:
         signal_at(patch, 1)
         assert train.main([*command, f"run.dir={tmp_path}/parts"]) == 75

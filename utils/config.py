@@ -113,6 +113,16 @@ class EmaConfig:
 
 
 @dataclass
+class BurnInConfig:
+    """Fields of ``burn_in.*``: where values start that reach their own keys' along half a cosine, as in R3GAN."""
+
+    images: float = 0.0  # length of the burn-in, in images; 0: none
+    lr: float = 1.0  # both learning rates start at this multiple of their own
+    beta2: float | None = None  # Adam's β2 at the start; null: as in optimizer.betas
+    ema_half_life: float | None = None  # the average's half-life at the start, in images; null: as in ema.half_life
+
+
+@dataclass
 class LogConfig:
     """Fields of ``log.*``."""
 
@@ -168,6 +178,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    burn_in: BurnInConfig = field(default_factory=BurnInConfig)
     log: LogConfig = field(default_factory=LogConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -392,6 +403,7 @@ def _check_values(config: Config) -> None:
         raise UserError(f"optimizer.eps is {config.optimizer.eps} and must be above 0.")
     if len(config.optimizer.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in config.optimizer.betas):
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
+    _check_burn_in(config)
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
     if config.update.reuse_fakes and config.train.accumulate > 1:
@@ -405,11 +417,26 @@ def _check_values(config: Config) -> None:
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
 
 
+def _check_burn_in(config: Config) -> None:
+    """Raise UserError for a start that nothing leads away from, or a β2 that is none."""
+    burn_in, none = config.burn_in, BurnInConfig()
+    for key in ("lr", "beta2", "ema_half_life"):
+        if not burn_in.images and getattr(burn_in, key) != getattr(none, key):
+            raise UserError(f"burn_in.{key} needs the length of the burn-in: set burn_in.images=20000000, for example.")
+    if burn_in.beta2 is None:
+        return
+    if config.optimizer.name != "adam":
+        raise UserError(f"burn_in.beta2 is Adam's, and optimizer.name is {config.optimizer.name}; leave it null.")
+    if not burn_in.beta2 < 1:
+        raise UserError(f"burn_in.beta2 is {burn_in.beta2} and must be below 1.")
+
+
 _MINIMA = {
     "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
     "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
+    "burn_in.images": 0, "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0,
     "guard.rollbacks": 0, "guard.score_gap": 0, "guard.patience": 1, "guard.vanished": 0, "train.accumulate": 1,
     "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
     "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,

@@ -70,11 +70,15 @@ class Journal:
             self.bar.close()
         try:
             self.writer.wait()
+        except UserError as lost:
+            error = error or lost
+            raise
         finally:
             if self.log:
-                if isinstance(error, UserError):
-                    self.log.say(f"Stopped: {error}", quiet=True)
-                self.log.close()
+                with contextlib.suppress(OSError) if error else contextlib.nullcontext():  # the error says enough
+                    if isinstance(error, UserError):
+                        self.log.say(f"Stopped: {error}", quiet=True)
+                    self.log.close()
 
     def steps(self) -> Iterator[int]:
         """The steps that are left, under a progress bar (none in a pipe)."""

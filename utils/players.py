@@ -136,7 +136,9 @@ def first_not_finite(tensors: Tensors) -> str | None:
     return None
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Give all parameter groups a learning rate."""
+def adapt(optimizer: torch.optim.Optimizer, lr: float, betas: tuple[float, float]) -> None:
+    """Give all parameter groups a learning rate and, where the optimiser is Adam, β1 and β2."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = lr
+        if "betas" in group:
+            group["betas"] = betas

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adversarial.schedules import SCHEDULES, dann_lambda, dann_lr, ema_decay, scheduled
+from adversarial.schedules import SCHEDULES, burn_in, dann_lambda, dann_lr, ema_decay, scheduled
 
 ENDS = {
     "constant": (1, 1),
@@ -44,6 +44,19 @@ def test_warm_up_is_linear_and_meets_the_schedule():
 def test_unknown_schedule():
     with pytest.raises(KeyError):
         scheduled(1.0, "exponential", 0, 1)
+
+
+def test_burn_in_leads_to_the_end_and_stays_there():
+    """R3GAN's learning rate on CIFAR-10: 2e-4 to 5e-5 over 20 million images in batches of 500, half way after half."""
+    rate = [burn_in(2e-4, 5e-5, step, 500, 20e6) for step in (0, 10_000, 20_000, 40_000, 10**9)]
+    assert rate == pytest.approx([2e-4, 5e-5 + 1.5e-4 * (2 + 2**0.5) / 4, 1.25e-4, 5e-5, 5e-5])
+
+
+def test_burn_in_also_rises_and_may_be_absent():
+    values = [burn_in(0.9, 0.99, step, 1, 50) for step in range(60)]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (pytest.approx(0.9), 0.99)
+    assert burn_in(7.0, 3.0, 0, 1, 0) == 3.0
 
 
 @given(batch=st.integers(1, 512), updates=st.integers(1, 50))

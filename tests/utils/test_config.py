@@ -91,6 +91,8 @@ def changed(config: Config, key: str) -> Config:
             value += "-other"
         case list():
             value = [x / 2 for x in value]
+        case None:
+            value = 0.5
         case _:
             value += 1
     if "." not in key:
@@ -269,6 +271,14 @@ REFUSED = {
     "list-in-a-list": (["optimizer.betas=[0.5,[0.9]]"], ["optimizer.betas"]),
     "β-of-1": (["optimizer.betas=[0.5,1.0]"], ["optimizer.betas"]),
     "negative-β": (["optimizer.betas=[-0.5,0.9]"], ["optimizer.betas"]),
+    "burn-in-of-no-length": (["burn_in.lr=4"], ["burn_in.lr", "burn_in.images="]),
+    "burn-in-of-no-length-to-a-half-life": (["burn_in.ema_half_life=0"], ["burn_in.ema_half_life", "burn_in.images="]),
+    "burn-in-of-negative-length": (["burn_in.images=-1"], ["burn_in.images", "at least 0"]),
+    "burn-in-of-sgd": (
+        ["burn_in.images=9", "burn_in.beta2=0.9", "optimizer.name=sgd"],
+        ["burn_in.beta2", "optimizer.name"],
+    ),
+    "burn-in-from-a-β-of-1": (["burn_in.images=9", "burn_in.beta2=1"], ["burn_in.beta2", "below 1"]),
     "scalar-for-a-section": (["train=5"], ["'train'", "section"]),
     "null-for-a-section": (["train=null"], ["'train'", "section"]),
     "list-for-a-section": (["train=[1]"], ["'train'", "section"]),

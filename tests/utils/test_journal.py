@@ -1,5 +1,6 @@
 """What happens every so often: when, what counts as the best, and when a run is over."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -142,6 +143,24 @@ def test_a_resumed_run_has_the_best_of_the_steps_before_it(tmp_path, monkeypatch
         journal.evaluate(3)
         journal.save(3)
     assert kept() == ["step-00000003"]
+
+
+def test_a_best_model_that_a_kill_kept_from_the_disk_is_saved_on_resumption(tmp_path, monkeypatch):
+    """Its record was written; the checkpoint of the same step, which lay before it in the writer's queue, holds it."""
+    config = Config(model=mlp.Config(width=4))
+    config.run.dir, config.run.name, config.checkpoint.best = str(tmp_path), "a", "m"
+    data = DataSet("ring", (2,), 8, Resident(torch.zeros(4, 2), torch.arange(4)), None)
+    kind, folder = Scripted(), RunFolder.of(config)
+    monkeypatch.setattr(Scripted, "values", iter([5.0]))
+    folder.path.mkdir()
+    team = players.build(config, *kind.networks(config, kind.sizes(data)), torch.device("cpu"))
+    with Journal(config, kind, folder, data, team, 0, True, alone()) as journal:
+        journal.save(1)
+        journal.evaluate(1)
+    shutil.rmtree(folder.best)
+    with Journal(config, kind, folder, data, team, 1, True, alone()) as journal:
+        next(journal.steps())
+    assert [path.name for path in folder.best.iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize(

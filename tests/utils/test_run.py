@@ -87,6 +87,32 @@ def test_the_lock_dies_with_its_process(folder, config, holder):
         pass
 
 
+def hold_with_a_worker(folder: RunFolder, line) -> None:
+    with folder.locked():
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+        line.send(worker)
+        line.recv()
+
+
+def test_the_lock_dies_with_its_owner_while_a_loader_worker_lives_on(folder, config):
+    """Workers are forked from the trainer, and notice only after seconds that it was killed."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    owner = context.Process(target=hold_with_a_worker, args=(folder, theirs))
+    owner.start()
+    worker = ours.recv()
+    try:
+        owner.kill()
+        owner.join()
+        os.kill(worker, 0)  # it is there
+        with folder.locked():
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_another_run_is_not_in_the_way(config, holder):
     config.run.name = "other"
     with RunFolder.of(config).locked():

@@ -1,0 +1,290 @@
+"""What goes wrong in long runs, tried for real: kills, damaged files, full disks, signals at bad moments, NaN."""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from tests.conftest import forget_accelerator
+from tests.runs import ROOT, fingerprint, run, signal_at
+from utils import checkpoint
+from utils.errors import UserError
+from utils.generation import Generation
+
+STEADY = ["optimizer.schedule=constant"]
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "digits/checkpoints").iterdir())
+
+
+def test_kills_at_random_moments_do_not_change_a_bit():
+    """The short form of the benchmark: two variants, one of them with workers that decode images ahead."""
+    command = [sys.executable, str(ROOT / "benchmarks/faults.py"), "--kills=4", "--steps=60", "--only=R1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.count("| yes |") == 2
+
+
+# --- Files that the disk has lost or changed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of ten steps with checkpoints of step 5 and of step 10."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(folder, "train.steps=10", *STEADY) == 0
+    forget_accelerator()
+    return folder
+
+
+FILES = [
+    "critic",
+    "critic_optimizer",
+    "generator",
+    "generator_ema",
+    "generator_optimizer",
+    "state.json",
+    "manifest.json",
+]
+DAMAGE = {
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "removed": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_the_previous_checkpoint_is_used(tmp_path, capsys, whole, damage):
+    """Each file in turn; the run does the lost steps again and ends with the same bits."""
+    for i, name in enumerate(FILES):
+        folder = tmp_path / name
+        shutil.copytree(whole, folder)
+        file = name if name.endswith("json") else f"{name}.safetensors"
+        DAMAGE[damage](folder / "digits/checkpoints/step-00000010" / file)
+        forget_accelerator()
+        if i:  # one run to the end is enough, of the others the choice of the checkpoint
+            saved = checkpoint.newest(folder / "digits/checkpoints", warn=print)
+            assert saved.state["step"] == 5
+        else:
+            assert run(folder, "train.steps=10", *STEADY) == 0
+            assert fingerprint(folder) == fingerprint(whole)
+        assert "step-00000010 is damaged and passed over" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path, whole):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "digits/checkpoints").iterdir():
+        (path / "generator.safetensors").unlink()
+    with pytest.raises(UserError, match="None of the 2 checkpoints"):
+        run(tmp_path, "train.steps=20", *STEADY)
+    assert checkpoints(tmp_path) == ["step-00000005", "step-00000010"]
+
+
+# --- Disks that take nothing more
+
+
+def in_a_process(main: Callable[[], None], output: Path) -> int:
+    """The exit code of a function in a process of its own, as a script would end."""
+
+    def begin() -> None:
+        with open(output, "w") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
+        forget_accelerator()
+        train.errors.run(lambda _: main())
+
+    process = multiprocessing.get_context("fork").Process(target=begin)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def at_step(step: int, what: Callable[[], None]) -> None:
+    """Do something in the midst of step ``step`` (counted from 0)."""
+    original, calls = train.ema.update, iter(range(10**9))
+
+    def update(*given):
+        if next(calls) == step:
+            what()
+        original(*given)
+
+    train.ema.update = update
+
+
+def test_a_full_disk_stops_the_run_and_the_previous_checkpoint_goes_on(tmp_path, whole):
+    """No file may grow beyond 4 KB from step 7 on, as on a disk that is full."""
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    def main() -> int:
+        at_step(7, fill)
+        return run(tmp_path, "train.steps=10", *STEADY)
+
+    assert in_a_process(main, tmp_path / "output.txt") == 2
+    error = [line for line in (tmp_path / "output.txt").read_text().splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert "step-00000010 could not be written" in error[0]
+    assert "step-00000010" not in checkpoints(tmp_path)
+    assert run(tmp_path, "train.steps=10", *STEADY) == 0
+    assert fingerprint(tmp_path) == fingerprint(whole)
+
+
+def test_a_folder_that_becomes_read_only_stops_the_run(whole):
+    """Root may write anywhere, so the run is somebody else's."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o777)
+
+        def main() -> int:
+            if os.getuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            at_step(7, lambda: (folder / "digits/checkpoints").chmod(0o555))
+            return run(folder, "train.steps=10", *STEADY)
+
+        assert in_a_process(main, folder / "output.txt") == 2
+        assert "step-00000010 could not be written" in (folder / "output.txt").read_text()
+        (folder / "digits/checkpoints").chmod(0o777)
+        assert checkpoints(folder) == ["step-00000005"]
+        assert run(folder, "train.steps=10", *STEADY) == 0
+        assert fingerprint(folder) == fingerprint(whole)
+    finally:
+        shutil.rmtree(folder)
+
+
+# --- Signals while the loop does something else
+
+
+@pytest.mark.parametrize("what", ["picture", "evaluate"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_cuts_off_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
+    """A minute's work is given up at once, the step's checkpoint written; the next start makes up for it."""
+    words = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
+    assert run(tmp_path / "whole", *words) == 0
+    with monkeypatch.context() as patch:
+
+        def last_long(*given):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+            raise AssertionError("it was not cut off")
+
+        patch.setattr(Generation, what, last_long)
+        begin = time.monotonic()
+        assert run(tmp_path / "parts", *words) == 75
+        assert time.monotonic() - begin < 30
+    assert checkpoints(tmp_path / "parts") == ["step-00000005", "step-00000006"]
+    assert run(tmp_path / "parts", *words) == 0
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+    assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
+    assert (tmp_path / "parts/digits/samples/step-00000006.png").is_file()
+
+
+def test_a_signal_in_the_last_evaluation_leaves_a_run_that_is_not_finished(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(Generation, "evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(tmp_path) == 75
+    assert "Stopped before the last evaluation" in capsys.readouterr().out
+    assert run(tmp_path) == 0
+    assert "Finished at step 12" in capsys.readouterr().out
+
+
+def test_a_signal_while_a_resumed_run_catches_up_loses_nothing(tmp_path, monkeypatch):
+    """Stopped in step 6, whose evaluation is due, and again while the next start makes up for it."""
+    words = ["sample.every=6", "evaluate.every=6", *STEADY]
+    assert run(tmp_path / "whole", *words) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 5)
+        assert run(tmp_path / "parts", *words) == 75
+    with monkeypatch.context() as patch:
+        patch.setattr(Generation, "evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(tmp_path / "parts", *words) == 75
+    assert run(tmp_path / "parts", *words) == 0
+    assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
+
+
+def measured(folder: Path) -> list[tuple]:
+    lines = (folder / "digits/metrics.jsonl").read_text().splitlines()
+    return [(r["step"], r["metric"], r["value"]) for r in map(json.loads, lines) if r["kind"] == "metric"]
+
+
+# --- NaN and Inf
+
+
+def poison(monkeypatch, *steps: int) -> None:
+    """Batches of these steps hold a NaN."""
+    original = train.rounds
+
+    def poisoned(cfg, samples, start, *more) -> Iterator:
+        for step, batches in enumerate(original(cfg, samples, start, *more), start):
+            if step in steps:
+                batches[0][0].x[0] = float("nan")
+            yield batches
+
+    monkeypatch.setattr(train, "rounds", poisoned)
+
+
+@pytest.mark.parametrize("rule", train.RULES)
+def test_a_nan_is_named_with_its_step_and_no_checkpoint_holds_it(tmp_path, monkeypatch, rule):
+    poison(monkeypatch, 6)
+    with pytest.raises(UserError, match=r"critic_loss.* became NaN or infinite in step 7; .*guard.rollbacks"):
+        run(tmp_path, f"update.rule={rule}", "checkpoint.every=2", "log.every=12")
+    assert checkpoints(tmp_path) == ["step-00000004", "step-00000006"]
+    for name in checkpoints(tmp_path):
+        saved = checkpoint.newest(tmp_path / "digits/checkpoints", warn=print)
+        assert name
+        assert all(bool(torch.isfinite(x).all()) for group in saved.tensors.values() for x in group.values())
+
+
+def test_a_run_rolls_back_and_leaves_the_bad_step_out(tmp_path, monkeypatch, capsys):
+    """Twice, and killed in between: the same bits as a run that nobody killed, and as one without those steps."""
+    poison(monkeypatch, 0, 7)
+    words = ["guard.rollbacks=2", "checkpoint.every=2", *STEADY]
+    assert run(tmp_path / "whole", *words) == 0
+    output = capsys.readouterr().out
+    assert "Rolling back to step 0, to leave out step 1" in output
+    assert "Rolling back to step 6, to leave out step 8" in output
+    state = checkpoint.newest(tmp_path / "whole/digits/checkpoints", warn=print).state
+    assert state["skipped"] == [0, 7]
+
+    for stop in (3, 9):
+        with monkeypatch.context() as patch:
+            signal_at(patch, stop)
+            run(tmp_path / "parts", *words)
+    assert run(tmp_path / "parts", *words) == 0
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+    with pytest.raises(UserError, match="in step 8"):
+        run(tmp_path / "once", "guard.rollbacks=1", "checkpoint.every=2", *STEADY)
+
+
+# --- A game that is lost
+
+
+def test_a_critic_that_has_won_is_warned_of_after_a_while(tmp_path, capsys):
+    """Three log lines, of steps 4, 8 and 12, are needed; over a resumption, too."""
+    assert run(tmp_path, "guard.score_gap=0", "guard.patience=3", *STEADY) == 0
+    output = capsys.readouterr().out
+    assert output.count("it has won") == 1
+    assert "step 12  warning" in output
+    assert run(tmp_path, "guard.score_gap=0", "guard.patience=4", "train.steps=16", *STEADY) == 0
+    assert "step 16  warning" in capsys.readouterr().out
+
+
+def test_a_gradient_that_has_vanished_is_warned_of(tmp_path, capsys):
+    assert run(tmp_path, "guard.vanished=1e9") == 0
+    assert "the generator's gradient has vanished" in capsys.readouterr().out

@@ -1,0 +1,68 @@
+"""The SLURM script, with stand-ins for srun and scontrol that do what those do on one node."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.runs import ROOT, arguments
+
+SRUN = """#!/usr/bin/env bash
+shift # --kill-on-bad-exit
+pids=()
+trap 'kill -USR1 "${pids[@]}"' USR1
+for ((i = 0; i < SLURM_NTASKS; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$i SLURM_STEP_NUM_TASKS=$SLURM_NTASKS "$@" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done; done
+exit 1 # the script must not care
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1" = show ]; then echo localhost; else echo "$@" >>"$REQUEUED"; fi
+"""
+STEADY = ["train.steps=60", "train.batch_size=8", "optimizer.schedule=constant", "sample.every=0", "log.every=5"]
+
+
+def submit(folder: Path, *words: str) -> subprocess.Popen:
+    """Start the script as SLURM would start it on one node with two tasks."""
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        path = folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "REQUEUED": str(folder / "requeued.txt"),
+        "PYTHON": sys.executable, "ACCELERATE_USE_CPU": "1", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_NTASKS": "2",
+        "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid()),
+    }  # fmt: skip
+    output = open(folder / "output.txt", "a")  # noqa: SIM115  (the job's)
+    command = ["bash", str(ROOT / "scripts/slurm.sh"), *arguments(folder / "parts", *words)]
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def test_a_preempted_job_is_queued_again_and_comes_to_its_end(tmp_path):
+    job = submit(tmp_path, *STEADY)
+    log = tmp_path / "parts/digits/log.txt"
+    while job.poll() is None and not (log.exists() and "step 5/" in log.read_text()):
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    job.wait(120)
+    output = (tmp_path / "output.txt").read_text()
+    assert (tmp_path / "requeued.txt").read_text() == f"requeue {os.getpid()}\n", output
+    assert "the same command resumes" in output
+
+    assert submit(tmp_path, *STEADY).wait(120) == 0
+    assert (tmp_path / "requeued.txt").read_text().count("requeue") == 1
+    assert "Finished at step 60" in (tmp_path / "output.txt").read_text()
+
+
+def test_srun_without_addresses_is_refused(tmp_path):
+    """Two tasks that do not know of each other would play the same run twice."""
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(tmp_path)]
+    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "scripts/slurm.sh" in done.stderr
