@@ -112,6 +112,7 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
             later.rename(damaged)
         _sync(folder)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
     kept = _steps(folder)[-keep:] if keep else _steps(folder)
     remove(folder, lambda number: number < _number(kept[0]))

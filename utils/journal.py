@@ -75,7 +75,7 @@ class Journal:
             raise
         finally:
             if self.log:
-                with contextlib.suppress(OSError) if error else contextlib.nullcontext():  # the error says enough
+                with contextlib.suppress(UserError) if error else contextlib.nullcontext():  # one error is enough
                     if isinstance(error, UserError):
                         self.log.say(f"Stopped: {error}", quiet=True)
                     self.log.close()

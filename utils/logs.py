@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from utils.errors import UserError
 from utils.processes import Council
 from utils.run import RunFolder
 
@@ -28,7 +29,8 @@ class Log:
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self.writer.close()
+        with _writing(self.folder):
+            self.writer.close()
 
     def say(self, text: str, quiet: bool = False) -> None:
         """A line for people, on the terminal (unless ``quiet``) and in log.txt."""
@@ -36,31 +38,36 @@ class Log:
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers also become TensorBoard points ``kind/name``."""
-        with open(self.folder.metrics, "a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if kind == "train" and isinstance(value, int | float):
-                self.writer.add_scalar(f"train/{name}", value, step)
+        with _writing(self.folder):
+            with open(self.folder.metrics, "a") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            for name, value in values.items():
+                if kind == "train" and isinstance(value, int | float):
+                    self.writer.add_scalar(f"train/{name}", value, step)
 
     def metric(self, step: int, record: dict[str, Any]) -> None:
         """A self-describing metric record; its value also becomes a TensorBoard point."""
         self.record("metric", step, record)
         if record["value"] is not None:
             kind = "oracle" if record.get("oracle") else "metric"
-            self.writer.add_scalar(f"{kind}/{record['metric'].replace(' ', '_')}", record["value"], step)
+            with _writing(self.folder):
+                self.writer.add_scalar(f"{kind}/{record['metric'].replace(' ', '_')}", record["value"], step)
 
     def scores(self, step: int, scores: dict[str, Tensor]) -> None:
         """Distributions of the critic's scores, by name (real_score)."""
-        for name, values in scores.items():
-            self.writer.add_histogram(f"scores/{name.removesuffix('_score')}", values, step)
+        with _writing(self.folder):
+            for name, values in scores.items():
+                self.writer.add_histogram(f"scores/{name.removesuffix('_score')}", values, step)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
         """A uint8 picture ``[3, H, W]``."""
-        self.writer.add_image(name, image, step)
+        with _writing(self.folder):
+            self.writer.add_image(name, image, step)
 
     def config(self, text: str) -> None:
         """The config as text."""
-        self.writer.add_text("config", "    " + text.replace("\n", "\n    "))
+        with _writing(self.folder):
+            self.writer.add_text("config", "    " + text.replace("\n", "\n    "))
 
 
 def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
@@ -69,8 +76,20 @@ def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
         with contextlib.suppress(BrokenPipeError):  # nobody reads on, as in "train.py | head": the run goes on
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-    with open(folder.log, "a") as file:
+    with _writing(folder), open(folder.log, "a") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+
+
+@contextlib.contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    """What a full disk does to logs becomes a UserError that names the folder; TensorBoard's own names nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"The logs in {folder.path} could not be written ({error}); make room, then run the same command: it goes "
+            "on from the last checkpoint."
+        ) from error
 
 
 NEVER = 2**62  # a step that no run comes to
