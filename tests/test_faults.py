@@ -113,12 +113,14 @@ def in_a_process(main: Callable[[], None], output: Path) -> int:
     return process.exitcode
 
 
-def at_step(step: int, what: Callable[[], None]) -> None:
-    """Do something in the midst of step ``step`` (counted from 0)."""
+def once_saved(folder: Path, what: Callable[[], None]) -> None:
+    """Do something in the midst of step 8, when the checkpoint of step 5 has been written behind the training."""
     original, calls = train.ema.update, iter(range(10**9))
 
     def update(*given):
-        if next(calls) == step:
+        if next(calls) == 7:
+            while not (folder / "digits/checkpoints/step-00000005").is_dir():
+                time.sleep(0.001)
             what()
         original(*given)
 
@@ -127,13 +129,13 @@ def at_step(step: int, what: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize(("logs", "words"), [("log.every=4", "logs in"), ("log.every=100", "step-00000010 could not")])
 def test_a_full_disk_stops_the_run_and_the_previous_checkpoint_goes_on(tmp_path, logs, words):
-    """No file may grow beyond 4 KB from step 7 on, as on a disk that is full: logs find it first, or the checkpoint."""
+    """No file may grow beyond 4 KB from step 8 on, as on a disk that is full: logs find it first, or the checkpoint."""
 
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 
     def main() -> int:
-        at_step(7, fill)
+        once_saved(tmp_path, fill)
         return run(tmp_path, "train.steps=10", logs, *STEADY)
 
     assert in_a_process(main, tmp_path / "output.txt") == 2
@@ -156,7 +158,7 @@ def test_a_folder_that_becomes_read_only_stops_the_run(whole):
             if os.getuid() == 0:
                 os.setgid(65534)
                 os.setuid(65534)
-            at_step(7, lambda: (folder / "digits/checkpoints").chmod(0o555))
+            once_saved(folder, lambda: (folder / "digits/checkpoints").chmod(0o555))
             return run(folder, "train.steps=10", *STEADY)
 
         assert in_a_process(main, folder / "output.txt") == 2
