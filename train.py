@@ -121,6 +121,7 @@ def train(cfg: Config) -> int:
         game = kind.game(cfg, team, data, accelerator)
         if first:
             folder.record(cfg)
+        tell(f"Begins: {processes.described(cfg, accelerator)}.")
         feed_from = partial(feed_of, cfg, data, accelerator)
         if accelerator.num_processes > 1:
             warm_up(cfg, game, team, next(feed_from(0)))

@@ -28,6 +28,7 @@ from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import RULES
 from models import dcgan
+from utils.processes import make_deterministic
 from utils.randomness import Draw
 
 LATENT = 100
@@ -144,10 +145,13 @@ def main() -> None:
     words.add_argument("--batch", type=int, default=64)
     words.add_argument("--precision", choices=("no", "bf16"), default="no")
     words.add_argument("--compile", action="store_true", help="torch.compile both networks")
+    words.add_argument("--deterministic", action="store_true", help="as run.deterministic=true: what it costs on a GPU")
     words.add_argument("--nchw", action="store_true", help="contiguous instead of channels_last memory")
     words.add_argument("--rounds", type=int, default=15)
     words.add_argument("--steps", type=int, default=4)
     options = words.parse_args()
+    if options.deterministic:
+        make_deterministic()
 
     matches = {name: Match(options, together=name != "simultaneous") for name in CONTESTANTS}  # as train.py does
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}

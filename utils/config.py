@@ -38,7 +38,10 @@ class RunConfig:
     name: str = ""  # folder of this run inside run.dir; empty: the name of the YAML file
     dir: str = "runs"  # folder that holds all runs
     device: str = "auto"  # auto: what accelerate finds; cpu: the CPU even where there is an accelerator
-    deterministic: bool = False  # the same bits on GPUs, too; slower there (benchmarks/update_rules.py --deterministic)
+    processes: int = (
+        0  # refuse to start with another number of them; 0: any (accelerate launch --cpu may start one only)
+    )
+    deterministic: bool = False  # the same bits on GPUs, too; slower there: utils.processes.make_deterministic
     threads: int = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow where others use the cores, too)
 
 
@@ -432,7 +435,7 @@ def _check_burn_in(config: Config) -> None:
 
 
 _MINIMA = {
-    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
+    "run.threads": 0, "run.processes": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
     "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,

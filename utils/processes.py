@@ -38,7 +38,7 @@ def start(config: Config) -> Accelerator:
             f"{accelerator.distributed_type.value} is not supported: it serves one network, and a game has two; "
             "launch with plain data parallelism (MULTI_GPU or MULTI_CPU)."
         )
-    check_world(accelerator.num_processes)
+    check_world(accelerator.num_processes, config.run.processes)
     parts = accelerator.num_processes * config.train.accumulate
     if config.train.batch_size % parts:
         raise UserError(
@@ -48,13 +48,20 @@ def start(config: Config) -> Accelerator:
     return accelerator
 
 
-def check_world(processes: int) -> None:
-    """Raise UserError unless Accelerate's number of ``processes`` is that of the launcher (torchrun, SLURM)."""
+def check_world(processes: int, wanted: int) -> None:
+    """Raise UserError unless Accelerate's number of ``processes`` is that of the launcher (torchrun, SLURM), and the
+    ``wanted`` one (0: any).
+    """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != processes:
         raise UserError(
             f"The launcher started {launched} processes, but each believes it is one of {processes}; "
             "without GPUs, set ACCELERATE_USE_CPU=1."
+        )
+    if wanted and wanted != processes:
+        raise UserError(
+            f"run.processes={wanted} was asked for and the launcher started {processes}; on CPUs use "
+            f"ACCELERATE_USE_CPU=1 torchrun --nproc_per_node {wanted}."
         )
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if tasks > 1 and processes == 1:
@@ -133,6 +140,14 @@ class Council:
     def _reduced(self, values: Tensor, operation: distributed.ReduceOp) -> Tensor:
         distributed.all_reduce(values, operation, group=self._group)
         return values
+
+
+def described(config: Config, accelerator: Accelerator) -> str:
+    """Who plays, for people: "2 processes (cuda), 32 of 64 samples each"."""
+    n, size = accelerator.num_processes, config.train.batch_size
+    who = f"{n} process{'es' if n > 1 else ''} ({accelerator.device.type})"
+    parts = f", in {config.train.accumulate} micro-batches" if config.train.accumulate > 1 else ""
+    return f"{who}, {size // n} of {size} samples each{parts}"
 
 
 def own_rows(config: Config, accelerator: Accelerator) -> slice:

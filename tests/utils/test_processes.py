@@ -115,3 +115,47 @@ def test_launchers_for_one_network_are_refused(config, pretend, kind):
 def test_the_memory_format(config, channels_last):
     config.train.channels_last = channels_last
     assert processes.memory_format(config) is (torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_another_number_than_was_asked_for_is_refused(config, pretend):
+    """``accelerate launch --cpu --num_processes 2`` starts one process, and nothing tells it that two were meant."""
+    config.run.processes = 2
+    assert "torchrun --nproc_per_node 2" in refusal(config)
+    pretend(2)
+    processes.start(config)
+
+
+def test_tasks_of_srun_that_do_not_know_of_each_other_are_refused(config, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert "scripts/slurm.sh" in refusal(config)
+
+
+@pytest.mark.parametrize(("world", "parts", "fits"), [(2, 8, True), (2, 16, True), (2, 64, False), (4, 3, False)])
+def test_micro_batches_must_share_the_batch_evenly(config, pretend, world, parts, fits):
+    config.train.accumulate = parts
+    pretend(world)
+    if fits:
+        processes.start(config)
+    else:
+        assert "train.accumulate" in refusal(config)
+
+
+def test_who_plays_is_said(config, pretend):
+    accelerator = pretend(2)
+    accelerator.device = torch.device("cpu")
+    assert processes.described(config, accelerator) == "2 processes (cpu), 32 of 64 samples each"
+    config.train.accumulate = 4
+    assert processes.described(config, accelerator).endswith("each, in 4 micro-batches")
+
+
+def test_deterministic_settings(config):
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    config.run.deterministic = True
+    try:
+        processes.start(config)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
