@@ -38,9 +38,7 @@ class RunConfig:
     name: str = ""  # folder of this run inside run.dir; empty: the name of the YAML file
     dir: str = "runs"  # folder that holds all runs
     device: str = "auto"  # auto: what accelerate finds; cpu: the CPU even where there is an accelerator
-    processes: int = (
-        0  # refuse to start with another number of them; 0: any (accelerate launch --cpu may start one only)
-    )
+    processes: int = 0  # refuse to start with another number of them (accelerate launch --cpu starts one); 0: any
     deterministic: bool = False  # the same bits on GPUs, too; slower there: utils.processes.make_deterministic
     threads: int = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow where others use the cores, too)
 
