@@ -23,6 +23,7 @@ from utils.errors import UserError
 from utils.journal import Journal, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
+from utils.memory import remember
 from utils.players import Players, set_learning_rate
 from utils.processes import seed_layers
 from utils.run import RunFolder
@@ -47,6 +48,7 @@ def loop(
             for player in turn.players:
                 team.optimizers[player].step()
                 team.optimizers[player].zero_grad()
+            remember(cfg, team.memory, step, turn)
         ema.update(team.average, team.generator, ema_decay_at(cfg, step))
 
         done, stopped = step + 1, stop.received(step)
@@ -147,7 +149,7 @@ def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
         f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
         f"train.steps={2 * step}; to start over, choose another run.name."
     )
-    schedules = {cfg.optimizer.schedule, cfg.update.schedule, cfg.penalty.schedule} - {"constant"}
+    schedules = {getattr(cfg, key).schedule for key in config.SCHEDULED} - {"constant"}
     return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
 
 

@@ -18,6 +18,8 @@ VARIANTS = {
     "BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch"],
     "spectral norm": ["model.critic_norm=spectral", "game.objective=hinge", "train.channels_last=false"],
     "R1 and R2": ["game.objective=relativistic", "penalty.r1=1", "penalty.r2=1", "penalty.schedule=linear_decay"],
+    "ADA": ["augment.name=ada", "augment.images=200", "augment.every=2", "augment.target=0"],
+    "scheduled augmentation": ["augment.name=scheduled", "augment.schedule=linear_growth", "update.critic_steps=2"],
     "SGD": ["optimizer.name=sgd", "optimizer.weight_decay=0.01"],
     "momentum": ["optimizer.name=sgd", "optimizer.momentum=0.9", "update.warmup=8"],
     "conditional bf16": ["game.conditional=true", "train.precision=bf16"],

@@ -68,17 +68,30 @@ WRONG = {
     "labels": (["game.conditional=true", "data.name=folder", "data.root=tests"], ["no image"]),
     "network for points": (["data.name=ring"], ["dcgan"]),
     "norm": (["model.critic_norm=layer"], ["layer", "spectral"]),
+    "augmentation": (["augment.name=adda"], ["adda", "diffaugment", "scheduled", "ada"]),
+    "transform": (["augment.name=ada", "augment.policy=[bgc]"], ["augment.policy", "bgc", "geometry"]),
+    "probability": (["augment.name=scheduled", "augment.p=1.5"], ["augment.p", "1.5", "at most 1"]),
+    "overfitting without a boundary": (
+        ["augment.name=ada", "game.objective=relativistic"],
+        ["relativistic", "augment.name=scheduled"],
+    ),
     "recipe": (["configs/ring.yaml"], ["One recipe"]),
     "override": (["update.rul=alternating"], ["update.rul", "rule"]),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+WRONG_ELSEWHERE = {
+    "augmented points": ("ring", ["augment.name=diffaugment"], ["diffaugment", "(2,)", "augment.name=none"]),
+    "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),
+}
+
+
+@pytest.mark.parametrize("case", [*WRONG, *WRONG_ELSEWHERE])
 def test_wrong_input_is_one_sentence_before_the_first_step(tmp_path, monkeypatch, case):
     monkeypatch.chdir(ROOT)
-    overrides, words = WRONG[case]
+    recipe, overrides, words = WRONG_ELSEWHERE[case] if case in WRONG_ELSEWHERE else ("digits", *WRONG[case])
     with pytest.raises(UserError) as error:
-        run(tmp_path, *overrides)
+        run(tmp_path, *overrides, recipe=f"configs/{recipe}.yaml")
     message = str(error.value)
     assert "\n" not in message
     for word in words:

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adversarial import augmentation
 from adversarial.objectives import OBJECTIVES
 from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
@@ -26,6 +27,7 @@ from utils.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
+SCHEDULED = ("update", "penalty", "augment", "optimizer")  # sections with a schedule over the run
 PRECISIONS = ("no", "bf16")
 OPTIMIZERS = ("adam", "sgd")
 BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
@@ -73,6 +75,22 @@ class PenaltyConfig:
     r2: float = 0.0  # the same over fakes
     gp: float = 0.0  # γ of WGAN-GP's γ·E(|∂s/∂x| - 1)² between reals and fakes; 10 in its paper
     schedule: str = "constant"  # of all γ over the run: a key of adversarial.schedules.SCHEDULES
+
+
+@dataclass
+class AugmentConfig:
+    """Fields of ``augment.*``: what the critic sees of real and fake images, both changed at random."""
+
+    name: str = (
+        "none"  # none, diffaugment (on every image), or ADA's pipeline: scheduled (p of the step), ada (adaptive)
+    )
+    policy: list[str] = field(default_factory=list)  # transforms, named in adversarial/augmentation.py; []: the paper's
+    p: float = 0.3  # scheduled: the probability of each transform
+    schedule: str = "constant"  # scheduled: of p over the run, a key of adversarial.schedules.SCHEDULES
+    warmup: int = 0  # scheduled: steps over which p rises linearly from 0 to its schedule
+    target: float = 0.6  # ada: p grows where the mean sign of real scores is above it
+    images: int = 500000  # ada: images over which p can move by 1
+    every: int = 4  # ada: steps between moves of p
 
 
 @dataclass
@@ -153,6 +171,7 @@ class Config:
     game: GameConfig = field(default_factory=GameConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -348,7 +367,7 @@ def _check_values(config: Config) -> None:
     check_name("optimizer.name", config.optimizer.name, OPTIMIZERS)
     check_name("update.rule", config.update.rule, RULES)
     check_name("run.device", config.run.device, ("auto", "cpu"))
-    for key in ("update", "penalty", "optimizer"):
+    for key in SCHEDULED:
         check_name(f"{key}.schedule", getattr(config, key).schedule, SCHEDULES)
     if config.train.precision == "fp16":
         raise UserError(
@@ -367,7 +386,7 @@ def _check_values(config: Config) -> None:
         least = 0 if key.endswith("_depth") else 1
         if key.startswith("model.") and isinstance(value, int) and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
-    for key in ("update", "penalty", "optimizer"):
+    for key in SCHEDULED:
         schedule = getattr(config, key).schedule
         if config.train.steps is None and schedule != "constant":
             raise UserError(
@@ -380,16 +399,34 @@ def _check_values(config: Config) -> None:
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
+    _check_augment(config)
     if config.train.compile and (config.penalty.r1 or config.penalty.r2 or config.penalty.gp):
         raise UserError("train.compile cannot serve penalty.r1, r2 or gp: the compiler has no double backward.")
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
 
 
+def _check_augment(config: Config) -> None:
+    augment = config.augment
+    check_name("augment.name", augment.name, augmentation.NAMES)
+    try:
+        augmentation.augmentation(augment.name, augment.policy)
+    except ValueError as error:
+        raise UserError(f"augment.policy does not fit augment.name={augment.name}: {error}.") from None
+    if not augment.p <= 1:
+        raise UserError(f"augment.p is {augment.p} and must be at most 1.")
+    if augment.name == augmentation.ADAPTIVE and OBJECTIVES[config.game.objective].boundary is None:
+        raise UserError(
+            "augment.name=ada moves p by how many real scores are on the real side of a boundary, and "
+            f"game.objective={config.game.objective} has none; use augment.name=scheduled."
+        )
+
+
 _MINIMA = {
     "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
-    "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
+    "penalty.gp": 0, "augment.p": 0, "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
+    "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
     "log.score_gap": 0, "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
     "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from adversarial.augmentation import augmentation
 from adversarial.games import Game, GenerationGame, couples_samples
 from models import FAMILIES
 from utils import datasets, evaluation, pictures, sampling
@@ -55,6 +56,7 @@ class Generation:
         if config.game.conditional and not sizes["classes"]:
             raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
         family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
+        _check_augmentable(config, shape)
         classes = sizes["classes"] if config.game.conditional else 0
         try:
             with seeded(config.seed, "initialisation"):
@@ -75,7 +77,10 @@ class Generation:
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
         together = not coupled and judges_in_one_call(config)
-        return GenerationGame(generator, critic, config.model.latent_dim, config.game.conditional, together)
+        return GenerationGame(
+            generator, critic, config.model.latent_dim, config.game.conditional, together,
+            augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
+        )  # fmt: skip
 
     def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
         """Samples of the average generator, from the same latents every time."""
@@ -117,6 +122,16 @@ def judges_in_one_call(config: Config) -> bool:
 def no_family(config: Config, families: list[str]) -> str:
     """What is said of networks that do not play this game."""
     return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
+
+
+def _check_augmentable(config: Config, shape: tuple[int, ...]) -> None:
+    """Raise UserError where samples of this shape cannot be augmented as ``config`` says."""
+    if config.augment.name == "none" or (len(shape) == 3 and shape[1] == shape[2] and shape[0] in (1, 3)):
+        return
+    raise UserError(
+        f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the samples of shape "
+        f"{shape} in data.name={config.data.name}; use augment.name=none."
+    )
 
 
 def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:

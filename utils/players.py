@@ -1,4 +1,6 @@
-"""The players of a run: both networks, the generator's average, both optimisers; and their form in a checkpoint."""
+"""The players of a run: both networks, the generator's average, both optimisers, the game's memory; and their form in
+a checkpoint.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,10 +11,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from adversarial import memory
+from adversarial.games import Memory
 from utils import checkpoint, ema
 from utils.checkpoint import Checkpoint, Tensors
 from utils.config import Config, OptimizerConfig
 from utils.errors import UserError
+from utils.memory import keepers
 from utils.processes import memory_format
 
 WEIGHTS = ("ema", "raw", "best")  # the average, the last step's, the average at the step that was chosen
@@ -22,12 +27,13 @@ Networks = Callable[[Config, State], tuple[nn.Module, nn.Module]]
 
 @dataclass(frozen=True)
 class Players:
-    """Networks without any wrapper, and what goes with them."""
+    """Networks without any wrapper, and what goes with them; ``memory`` is the game's."""
 
     generator: nn.Module
     critic: nn.Module
     average: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
+    memory: Memory
 
     def tensors(self) -> Tensors:
         """Everything that training changes, by file name."""
@@ -35,6 +41,7 @@ class Players:
             **self.networks(),
             "generator_optimizer": checkpoint.optimizer_tensors(self.optimizers["generator"], self.generator),
             "critic_optimizer": checkpoint.optimizer_tensors(self.optimizers["critic"], self.critic),
+            **({"memory": self.memory} if self.memory else {}),
         }
 
     def networks(self) -> Tensors:
@@ -56,10 +63,14 @@ class Players:
             moments = {f"{_moment(optimizer)}/{key}" for key, p in networks[name].named_parameters() if p.requires_grad}
             if _moment(optimizer) and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
+        if lacking := self.memory.keys() ^ saved.tensors.get("memory", {}).keys():
+            raise UserError(f"{saved.path}/memory.safetensors does not fit the game: {', '.join(sorted(lacking))}.")
         for name, module in networks.items():
             module.load_state_dict(saved.tensors[name])
         for name, optimizer in self.optimizers.items():
             checkpoint.load_optimizer(optimizer, networks[name], saved.tensors.get(f"{name}_optimizer", {}))
+        for name, value in self.memory.items():
+            value.copy_(saved.tensors["memory"][name])
 
     def load_networks(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's networks alone; nothing is changed unless all of them fit."""
@@ -81,7 +92,7 @@ def build(config: Config, generator: nn.Module, critic: nn.Module, device: torch
         "generator": _optimizer(config.optimizer, generator, config.optimizer.generator_lr),
         "critic": _optimizer(config.optimizer, critic, config.optimizer.critic_lr),
     }
-    return Players(generator, critic, ema.averaged(generator), optimizers)
+    return Players(generator, critic, ema.averaged(generator), optimizers, memory.start(keepers(config), device))
 
 
 def _optimizer(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -96,6 +96,8 @@ class Adaptation:
             raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.features]))
         if config.game.conditional:
             raise UserError("game.conditional is for game.name=generation; game.method=cdan sees predictions.")
+        if config.augment.name != "none":
+            raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
         if bool(config.game.pretrained) != METHODS[config.game.method].split:
             raise UserError(
                 f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "

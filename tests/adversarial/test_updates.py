@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from adversarial.augmentation import augmentation
 from adversarial.games import VIEWS, GenerationGame, Play
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import CRITIC, GENERATOR, Weights, alternating, simultaneous, single_pass
@@ -106,6 +107,23 @@ def test_same_gradients_whatever_the_domain_critics_see(objective, plan, view):
     torch.manual_seed(0)
     check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(BOTH, coefficient=0.6))
     check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(GP, coefficient=0.6))
+
+
+AUGMENTATIONS = {
+    "diffaugment": augmentation("diffaugment", []),
+    "ada": augmentation("ada", ["blit", "geometry", "colour:0.5", "cutout"]),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("gamma", {"none": NO_GAMMA, **GAMMAS})
+@pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+@every_plan
+@every_objective
+def test_same_gradients_through_an_augmentation(objective, plan, conditional, gamma, augment):
+    """The gradient passes through it to the generator; a penalty is taken on the image before it."""
+    game = image_game("group", conditional, augment=AUGMENTATIONS[augment], memory={"augment_p": torch.tensor(0.6)})
+    check(plan, game, objective, image_batch(), SeededDraw(4), Weights({"none": NO_GAMMA, **GAMMAS}[gamma]))
 
 
 ONE_SIDED = [name for name, objective in OBJECTIVES.items() if not objective.pairs]

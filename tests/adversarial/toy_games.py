@@ -103,16 +103,22 @@ def invariance_game(view: str = "features", size: int = 3, every_class: bool = F
 
 
 def image_game(
-    norm: str = "none", conditional: bool = False, together: bool = True, dtype: torch.dtype = torch.float64
+    norm: str = "none",
+    conditional: bool = False,
+    together: bool = True,
+    dtype: torch.dtype = torch.float64,
+    pack: int = 1,
+    **options,
 ) -> GenerationGame:
     """A DCGAN pair for 8x8 images. The generator has BatchNorm: rules must not care what couples *its* samples."""
     torch.manual_seed(0)
     config = dcgan.Config(latent_dim=LATENT, generator_width=2, critic_width=4, critic_norm=norm)
     classes = CLASSES if conditional else 0
-    generator, critic = dcgan.Generator(config, SHAPE, classes), dcgan.Critic(config, SHAPE, classes)
+    generator = dcgan.Generator(config, SHAPE, classes)
+    critic = dcgan.Critic(config, (pack * SHAPE[0], *SHAPE[1:]), classes)
     for network in (generator, critic):
         spread(network)
-    return GenerationGame(generator.to(dtype), critic.to(dtype), LATENT, conditional, together)
+    return GenerationGame(generator.to(dtype), critic.to(dtype), LATENT, conditional, together, pack, **options)
 
 
 def spread(network: nn.Module, scale: float = 0.3) -> None:
@@ -183,7 +189,7 @@ def separate_passes(
     play = second.play(batch, draw.fork("generator") if plan == "alternating-fresh" else draw)
     needs_real = objective.pairs or any(x.requires_grad for x in play.real)
     if alternating and not needs_real:
-        real_scores, fake_scores = [], [second.critic(*play.fake, play.condition)]
+        real_scores, fake_scores = [], [second.critic(_presented(second, *play.fake, play, 1), play.condition)]
     else:
         real_scores, fake_scores = _judge(second, play.real, play.fake, play)
     loss = _weighted(objective.generator_loss, objective.pairs, real_scores if needs_real else [], fake_scores, play)
@@ -225,11 +231,18 @@ def _judge(game, real: list[Tensor], fake: list[Tensor], play: Play) -> tuple[li
             return [torch.stack([_log_odds(z, y) for y in labels], 1) for z in game.critic(*real)], []
         return [_log_odds(logits, play.condition) for logits in game.critic(*real)], []
     labels = [] if play.condition is None else [play.condition]
-    (real,), (fake,) = real, fake
+    real, fake = (_presented(game, *x, play, side) for side, x in enumerate((real, fake)))
     if not game.together:
         return [game.critic(real, *labels)], [game.critic(fake, *labels)]
     scores = game.critic(torch.cat([real, fake]), *(torch.cat([label, label]) for label in labels))
     return [scores[: len(real)]], [scores[len(real) :]]
+
+
+def _presented(game: GenerationGame, x: Tensor, play: Play, side: int) -> Tensor:
+    """What the critic is given of a side: looked at, and every m-th sample side by side with the m - 1 behind it."""
+    if play.looks is not None:
+        x = play.looks[side](x)
+    return torch.cat([x[i :: game.pack] for i in range(game.pack)], dim=1)
 
 
 def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
@@ -247,7 +260,8 @@ def _textbook_gradient_penalty(game, real, fake, play: Play, draw: SeededDraw, g
     if isinstance(game, AdaptationGame):
         scores = _judge(game, points, points, play)[1]
     else:
-        scores = [game.critic(points[0], *([] if play.condition is None else [play.condition]))]
+        x = _presented(game, points[0], play, 1)
+        scores = [game.critic(x, *([] if play.condition is None else [play.condition]))]
     total = torch.zeros((), dtype=torch.float64)
     for score, x in zip(scores, points, strict=True):
         (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)

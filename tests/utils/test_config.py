@@ -90,7 +90,7 @@ def changed(config: Config, key: str) -> Config:
         case str():
             value += "-other"
         case list():
-            value = [x / 2 for x in value]
+            value = [x / 2 for x in value] or ["other"]
         case _:
             value += 1
     if "." not in key:
