@@ -74,10 +74,25 @@ def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
 
 
 def weights_at(cfg: Config, step: int) -> Weights:
-    """γ of the penalties and λ at ``step``."""
+    """γ of the penalties that are due, and λ, at ``step``."""
     penalty, update = cfg.penalty, cfg.update
-    gamma = (scheduled(g, penalty.schedule, step, cfg.train.steps) for g in (penalty.r1, penalty.r2, penalty.gp))
-    return Weights(Gamma(*gamma), scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup))
+
+    def gamma(name: str, every: int) -> float:
+        # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
+        # betas stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
+        if step % every:
+            return 0.0
+        return every * scheduled(getattr(penalty, name), penalty.schedule, step, cfg.train.steps)
+
+    return Weights(
+        Gamma(
+            **{name: gamma(name, penalty.every) for name in ("r1", "r2", "gp", "dragan", "lecam", "consistency")},
+            path=gamma("path", penalty.path_every),
+            clip=penalty.clip,
+            noise=penalty.dragan_noise,
+        ),
+        scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup),
+    )
 
 
 def ema_decay_at(cfg: Config, step: int) -> float:

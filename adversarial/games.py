@@ -147,6 +147,15 @@ class GenerationGame:
         """Scores ``[N / m]`` of the fakes alone."""
         return (self._scores(self._seen(play, 1), play.condition),)
 
+    def synthesise(self, condition: Any, draw: Draw) -> tuple[Tensor, Tensor]:
+        """New fakes and the intermediate latents w that they are made of, for a generator that tells the two apart:
+        ``map(latent, label) -> w`` and ``synthesise(w) -> fakes``.
+        """
+        # Past a data-parallel wrapper, whose hooks on the parameters see to their gradients all the same.
+        generator = getattr(self.generator, "module", self.generator)
+        w = generator.map(draw.normal("latent", (self.latent_dim,)), condition)
+        return generator.synthesise(w), w
+
     def _seen(self, play: Play, side: int) -> Tensor:
         (x,) = (play.real, play.fake)[side]
         return x if play.looks is None else play.looks[side](x)

@@ -70,3 +70,38 @@ class Adaptive:
             memory["augment_p"].add_(self.stride * (overfitting - self.target).sign()).clamp_(0, 1)
             memory["augment_signs"].zero_()
             memory["augment_turns"].zero_()
+
+
+class ScoreAverages:
+    """Moving averages of both sides' scores, which LeCam holds the other side's to (``penalties.lecam``).
+
+    They begin at 0 with no weight; divided by ``lecam_weight`` they are averages from the first step on.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        self.decay = decay
+
+    def start(self) -> dict[str, float]:
+        return {"lecam_real": 0.0, "lecam_fake": 0.0, "lecam_weight": 0.0}
+
+    def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
+        if CRITIC in turn.players:
+            seen = {side: mean(turn.report[f"{side}_score"].float().mean()) for side in ("real", "fake")}
+            for name, value in {**seen, "weight": torch.ones_like(seen["real"])}.items():
+                memory[f"lecam_{name}"].lerp_(value, 1 - self.decay)
+
+
+class PathMean:
+    """The moving average a of path lengths, which the path length penalty holds each of them to (Karras et al. 2020,
+    StyleGAN2, appendix B). A step is held to the average before it.
+    """
+
+    def __init__(self, decay: float = 0.99):
+        self.decay = decay
+
+    def start(self) -> dict[str, float]:
+        return {"path_mean": 0.0}
+
+    def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
+        if "path_length" in turn.report:
+            memory["path_mean"].lerp_(mean(turn.report["path_length"]), 1 - self.decay)

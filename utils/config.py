@@ -74,6 +74,14 @@ class PenaltyConfig:
     r1: float = 0.0  # γ of γ/2·E|∂s/∂x|² over real samples; 0: off
     r2: float = 0.0  # the same over fakes
     gp: float = 0.0  # γ of WGAN-GP's γ·E(|∂s/∂x| - 1)² between reals and fakes; 10 in its paper
+    dragan: float = 0.0  # γ of the same beside reals (DRAGAN); 10 in its paper
+    dragan_noise: float = 0.25  # how far beside them: the noise's deviation in each number of a sample
+    lecam: float = 0.0  # γ of LeCam's E(s - α)² on scores, α the other side's moving average; 0.01 to 0.3 in its paper
+    consistency: float = 0.0  # γ of bCR's E(s(x) - s(T x))², T mirrors and shifts images; 10 in its paper
+    path: float = 0.0  # γ of the generator's path length penalty (StyleGAN2); 2 in its paper
+    clip: float = 0.0  # limit of the critic's weights after each of its steps (WGAN); 0.01 in its paper; 0: off
+    every: int = 1  # steps from one application of the critic's penalties, as many times as strong, to the next
+    path_every: int = 4  # the same for the path length
     schedule: str = "constant"  # of all γ over the run: a key of adversarial.schedules.SCHEDULES
 
 
@@ -400,8 +408,12 @@ def _check_values(config: Config) -> None:
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
     _check_augment(config)
-    if config.train.compile and (config.penalty.r1 or config.penalty.r2 or config.penalty.gp):
-        raise UserError("train.compile cannot serve penalty.r1, r2 or gp: the compiler has no double backward.")
+    slopes = [name for name in ("r1", "r2", "gp", "dragan", "path") if getattr(config.penalty, name)]
+    if config.train.compile and slopes:
+        raise UserError(
+            f"train.compile cannot serve penalty.{slopes[0]}: the compiler has no double backward; use "
+            f"train.compile=false or penalty.{slopes[0]}=0."
+        )
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
 
@@ -425,7 +437,9 @@ def _check_augment(config: Config) -> None:
 _MINIMA = {
     "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
-    "penalty.gp": 0, "augment.p": 0, "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
+    "penalty.gp": 0, "penalty.dragan": 0, "penalty.dragan_noise": 0, "penalty.lecam": 0, "penalty.consistency": 0,
+    "penalty.path": 0, "penalty.clip": 0, "penalty.every": 1, "penalty.path_every": 1, "augment.p": 0,
+    "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
     "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
     "log.score_gap": 0, "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,

@@ -56,15 +56,22 @@ class Generation:
         if config.game.conditional and not sizes["classes"]:
             raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
         family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
-        _check_augmentable(config, shape)
+        _check_images(config, shape)
         classes = sizes["classes"] if config.game.conditional else 0
         try:
             with seeded(config.seed, "initialisation"):
-                return family.generator(config.model, shape, classes), family.critic(config.model, shape, classes)
+                generator = family.generator(config.model, shape, classes)
+                critic = family.critic(config.model, shape, classes)
         except ValueError as error:
             raise UserError(
                 f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
             ) from None
+        if config.penalty.path and not (hasattr(generator, "map") and hasattr(generator, "synthesise")):
+            raise UserError(
+                f"penalty.path needs a generator with a mapping network, and model.name={config.model.name} has none; "
+                "use penalty.path=0."
+            )
+        return generator, critic
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """A generator begins at random."""
@@ -124,14 +131,19 @@ def no_family(config: Config, families: list[str]) -> str:
     return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
 
 
-def _check_augmentable(config: Config, shape: tuple[int, ...]) -> None:
-    """Raise UserError where samples of this shape cannot be augmented as ``config`` says."""
-    if config.augment.name == "none" or (len(shape) == 3 and shape[1] == shape[2] and shape[0] in (1, 3)):
-        return
-    raise UserError(
-        f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the samples of shape "
-        f"{shape} in data.name={config.data.name}; use augment.name=none."
-    )
+def _check_images(config: Config, shape: tuple[int, ...]) -> None:
+    """Raise UserError where samples of this shape cannot be changed as ``config`` says."""
+    square = len(shape) == 3 and shape[1] == shape[2]
+    what = f"samples of shape {shape} in data.name={config.data.name}"
+    if config.augment.name != "none" and not (square and shape[0] in (1, 3)):
+        raise UserError(
+            f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the {what}; use "
+            "augment.name=none."
+        )
+    if config.penalty.consistency and not square:
+        raise UserError(
+            f"penalty.consistency mirrors and shifts square images, not the {what}; use penalty.consistency=0."
+        )
 
 
 def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:

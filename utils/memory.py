@@ -6,7 +6,7 @@ from accelerate.utils import reduce
 
 from adversarial.augmentation import ADAPTIVE, SCHEDULED
 from adversarial.games import Memory
-from adversarial.memory import Adaptive, Keeper, Scheduled
+from adversarial.memory import Adaptive, Keeper, PathMean, Scheduled, ScoreAverages
 from adversarial.objectives import OBJECTIVES
 from adversarial.schedules import scheduled
 from adversarial.updates import Turn
@@ -21,6 +21,10 @@ def keepers(config: Config) -> list[Keeper]:
     if augment.name == ADAPTIVE:
         stride = config.train.batch_size * augment.every / augment.images
         found.append(Adaptive(stride, augment.target, augment.every, OBJECTIVES[config.game.objective].boundary))
+    if config.penalty.lecam:
+        found.append(ScoreAverages())
+    if config.penalty.path:
+        found.append(PathMean())
     return found
 
 

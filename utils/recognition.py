@@ -98,6 +98,9 @@ class Adaptation:
             raise UserError("game.conditional is for game.name=generation; game.method=cdan sees predictions.")
         if config.augment.name != "none":
             raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
+        for name in ("dragan", "lecam", "consistency", "path"):
+            if getattr(config.penalty, name):
+                raise UserError(f"penalty.{name} is for game.name=generation; use penalty.{name}=0.")
         if bool(config.game.pretrained) != METHODS[config.game.method].split:
             raise UserError(
                 f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "

@@ -1,6 +1,7 @@
 """Every update rule gives the gradients of two plain, separate backward passes, whatever the game."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,18 @@ from torch import Tensor, nn
 from adversarial.augmentation import augmentation
 from adversarial.games import VIEWS, GenerationGame, Play
 from adversarial.objectives import OBJECTIVES
+from adversarial.penalties import Gamma
 from adversarial.updates import CRITIC, GENERATOR, Weights, alternating, simultaneous, single_pass
 from models import mlp
 from tests.adversarial.toy_games import (
+    ALL_OF_THEM,
     BOTH,
+    CONSISTENCY,
+    DRAGAN,
     GP,
     LATENT,
+    LECAM,
+    MEMORY,
     NO_GAMMA,
     PLANS,
     R1,
@@ -30,6 +37,7 @@ from tests.adversarial.toy_games import (
     image_batch,
     image_game,
     invariance_game,
+    mapped_game,
     play_turns,
     relative_error,
     separate_passes,
@@ -115,15 +123,72 @@ AUGMENTATIONS = {
 }
 
 
-@pytest.mark.parametrize("augment", AUGMENTATIONS)
-@pytest.mark.parametrize("gamma", {"none": NO_GAMMA, **GAMMAS})
-@pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+MORE_GAMMAS = {"none": NO_GAMMA, **GAMMAS, "dragan": DRAGAN, "lecam": LECAM, "consistency": CONSISTENCY}
+
+
+@pytest.mark.parametrize("gamma", {**MORE_GAMMAS, "all": ALL_OF_THEM})
+@pytest.mark.parametrize("kind", ["augmented", "augmented-conditional", "packed-augmented"])
 @every_plan
 @every_objective
-def test_same_gradients_through_an_augmentation(objective, plan, conditional, gamma, augment):
-    """The gradient passes through it to the generator; a penalty is taken on the image before it."""
-    game = image_game("group", conditional, augment=AUGMENTATIONS[augment], memory={"augment_p": torch.tensor(0.6)})
-    check(plan, game, objective, image_batch(), SeededDraw(4), Weights({"none": NO_GAMMA, **GAMMAS}[gamma]))
+def test_same_gradients_with_every_penalty_whatever_the_critic_is_shown(objective, plan, kind, gamma):
+    """Augmented images and packs of two: the gradient passes through both to the generator, and penalties are taken on
+    the images before them.
+    """
+    options = {
+        "augmented": {"augment": AUGMENTATIONS["ada"]},
+        "augmented-conditional": {"augment": AUGMENTATIONS["diffaugment"], "conditional": True, "norm": "group"},
+        "packed-augmented": {"pack": 2, "augment": AUGMENTATIONS["ada"], "norm": "spectral"},
+    }
+    game = image_game(**options[kind], memory=MEMORY)
+    check(plan, game, objective, image_batch(), SeededDraw(4), Weights({**MORE_GAMMAS, "all": ALL_OF_THEM}[gamma], 0.6))
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+@pytest.mark.parametrize("gamma", {"path": NO_GAMMA, "path+r1+r2": BOTH})
+@every_plan
+def test_same_gradients_with_the_generators_path_length(plan, gamma, layers):
+    torch.manual_seed(0)
+    weights = Weights(replace({"path": NO_GAMMA, "path+r1+r2": BOTH}[gamma], path=2.0), 0.6)
+    check(plan, mapped_game(layers), "non_saturating", image_batch(), SeededDraw(4), weights)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@every_plan
+def test_the_critics_weights_are_clipped_after_each_of_its_steps(plan, rounds):
+    game = image_game()
+    played = [(image_batch(path=f"data{i}"), SeededDraw(4, str(i))) for i in range(rounds)]
+    for turn in PLANS[plan](game, OBJECTIVES["wasserstein"], played, Weights(Gamma(clip=0.01))):
+        with torch.no_grad():
+            for player in turn.players:  # an optimiser that moves far
+                for p in getattr(game, player).parameters():
+                    p += 1 if p.grad is None else p.grad.sign()
+        if turn.players == (GENERATOR,):
+            assert flat(game.critic.parameters()).abs().max() <= 0.01
+        game.critic.zero_grad()
+        game.generator.zero_grad()
+    assert flat(game.critic.parameters()).abs().max() == pytest.approx(0.01)
+    assert flat(game.generator.parameters()).abs().max() > 0.1
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(
+    objective=st.sampled_from(sorted(OBJECTIVES)),
+    pack=st.integers(1, 4),
+    packs=st.integers(1, 3),
+    width=st.integers(1, 3),
+    gamma=st.builds(Gamma, *[st.sampled_from([0.0, 0.7])] * 5),
+    together=st.booleans(),
+)
+def test_packs_of_any_size(objective, pack, packs, width, gamma, together):
+    """Points, too: m of them are one input of the critic, with one coefficient for all m."""
+    torch.manual_seed(pack)
+    config, n = mlp.Config(latent_dim=2, width=5, depth=1), pack * packs
+    generator = mlp.Generator(config, (width,), 0).double()
+    critic = mlp.Critic(config, (pack * width,), 0).double()
+    game = GenerationGame(generator, critic, 2, False, together, pack, memory=MEMORY)
+    batch = vector_batch(n, width)
+    for plan in PLANS:
+        check(plan, game, objective, batch, SeededDraw(n), Weights(gamma), tolerance=1e-11)
 
 
 ONE_SIDED = [name for name, objective in OBJECTIVES.items() if not objective.pairs]

@@ -19,7 +19,7 @@ from adversarial.games import (
 )
 from adversarial.objectives import Objective
 from adversarial.penalties import Gamma
-from adversarial.updates import CRITIC, GENERATOR, RULES, Turn, Weights
+from adversarial.updates import CHANGED, CRITIC, GENERATOR, RULES, Turn, Weights
 from models import dcgan
 
 # Every rule, the alternating one both ways.
@@ -80,6 +80,35 @@ class ToyCritics(nn.Module):
     def forward(self, *samples: Tensor) -> tuple[Tensor, ...]:
         scores = (critic(x) for critic, x in zip(self.critics, samples, strict=True))
         return tuple(score.squeeze(1) for score in scores)
+
+
+class MappedGenerator(nn.Module):
+    """Images from an intermediate latent w, that each layer has its own copy of, as StyleGAN2's."""
+
+    def __init__(self, layers: int | None):
+        super().__init__()
+        self.copies = layers
+        self.mapping = nn.Sequential(nn.Linear(LATENT, 5), nn.Tanh())
+        self.first, self.last = nn.Linear(5, 6), nn.Linear(5, 6)
+        self.image = nn.Linear(6, torch.Size(SHAPE).numel())
+
+    def map(self, latent: Tensor, label: Tensor | None) -> Tensor:
+        w = self.mapping(latent)
+        return w if self.copies is None else w[:, None].expand(-1, self.copies, -1)
+
+    def synthesise(self, w: Tensor) -> Tensor:
+        first, last = (w, w) if self.copies is None else w.unbind(1)
+        return self.image(self.first(first).tanh() * self.last(last).tanh()).tanh().unflatten(1, SHAPE)
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.synthesise(self.map(latent, label))
+
+
+def mapped_game(layers: int | None) -> GenerationGame:
+    """A game whose generator has path lengths."""
+    game = image_game(memory={"path_mean": torch.tensor(0.3)})
+    game.generator = MappedGenerator(layers).double()
+    return game
 
 
 SIZES = {
@@ -177,8 +206,7 @@ def separate_passes(
         loss = loss + _textbook_penalty(scores, x, weights.gamma.r1)
     for scores, x in zip(fake_scores, fake, strict=True):
         loss = loss + _textbook_penalty(scores, x, weights.gamma.r2)
-    if weights.gamma.gp:
-        loss = loss + _textbook_gradient_penalty(first, real, fake, play, draw, weights.gamma.gp)
+    loss = loss + _textbook_regularisers(first, real, fake, real_scores, fake_scores, play, draw, weights.gamma)
     loss.backward()
     critic = gradients_of(first.critic)
 
@@ -196,6 +224,8 @@ def separate_passes(
     loss = loss * weights.coefficient
     if play.task_loss is not None:
         loss = loss + play.task_loss
+    if weights.gamma.path:
+        loss = loss + _textbook_path_length(second, draw.fork("path"), weights.gamma.path)
     loss.backward()
     return {CRITIC: critic, GENERATOR: gradients_of(second.generator)}
 
@@ -250,13 +280,37 @@ def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
     return p.log() - (1 - p).log()
 
 
-def _textbook_gradient_penalty(game, real, fake, play: Play, draw: SeededDraw, gamma: float) -> Tensor:
-    """γ · E(‖∂s/∂x̂‖ - 1)² at x̂ = u·real + (1 - u)·fake (Gulrajani et al. 2017, algorithm 1)."""
-    u = draw.uniform("gradient penalty")
-    points = []
-    for r, f in zip(real, fake, strict=True):
-        share = u.reshape(-1, *[1] * (r.ndim - 1))
-        points.append((share * r + (1 - share) * f).detach().requires_grad_())
+def _textbook_regularisers(
+    game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw, gamma: Gamma
+) -> Tensor:
+    """All of the critic's penalties but the zero-centred ones, each by its paper's formula."""
+    total = torch.zeros((), dtype=torch.float64)
+    if gamma.lecam:  # Tseng et al. 2021, eq. 4
+        of_real, of_fake = (game.memory[f"lecam_{side}"] / game.memory["lecam_weight"] for side in ("real", "fake"))
+        total = total + gamma.lecam * ((real_scores[0] - of_fake) ** 2 + (fake_scores[0] - of_real) ** 2).mean()
+    if gamma.consistency:  # Zhao et al. 2021, algorithm 2
+        looks = [CHANGED(draw, f"consistency {i}", 1.0) for i in (0, 1)]
+        seen = ([looks[0](real[0].detach())], [looks[1](fake[0].detach())])
+        changed = _judge(game, *seen, play)
+        for before, (after,) in zip((real_scores[0], fake_scores[0]), changed, strict=True):
+            total = total + gamma.consistency * ((before - after) ** 2).mean()
+    if gamma.gp:
+        u = draw.uniform("gradient penalty")
+        points = []
+        for r, f in zip(real, fake, strict=True):  # Gulrajani et al. 2017, algorithm 1
+            share = u.reshape(-1, *[1] * (r.ndim - 1))
+            if len(real_scores[0]) < len(r):  # a pack has the share of its first sample
+                share = torch.stack([share[i - i % game.pack] for i in range(len(share))])
+            points.append((share * r + (1 - share) * f).detach().requires_grad_())
+        total = total + gamma.gp * _textbook_unit_slope(game, points, play)
+    if gamma.dragan:  # Kodali et al. 2017, algorithm 1
+        points = [(r + gamma.noise * draw.normal("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
+        total = total + gamma.dragan * _textbook_unit_slope(game, points, play)
+    return total
+
+
+def _textbook_unit_slope(game, points: list[Tensor], play: Play) -> Tensor:
+    """E(‖∂s/∂x̂‖ - 1)² at the points x̂."""
     if isinstance(game, AdaptationGame):
         scores = _judge(game, points, points, play)[1]
     else:
@@ -265,8 +319,22 @@ def _textbook_gradient_penalty(game, real, fake, play: Play, draw: SeededDraw, g
     total = torch.zeros((), dtype=torch.float64)
     for score, x in zip(scores, points, strict=True):
         (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)
-        total = total + gamma * ((gradient**2).flatten(1).sum(1).sqrt() - 1).square().mean()
+        square = torch.stack([part.square().sum() for part in gradient.split(len(x) // len(score))])
+        total = total + (square.sqrt() - 1).square().mean()
     return total
+
+
+def _textbook_path_length(game: GenerationGame, draw: SeededDraw, gamma: float) -> Tensor:
+    """γ · E(‖J_w^T y‖ - a)² (Karras et al. 2020, StyleGAN2, eq. 4), the Jacobian row by row."""
+    w = game.generator.map(draw.normal("latent", (LATENT,)), None)
+    images = game.generator.synthesise(w)
+    noise = draw.normal("noise", images.shape[1:]) / (images.shape[2] * images.shape[3]) ** 0.5
+    lengths = []
+    for i in range(len(w)):
+        (slope,) = torch.autograd.grad((images[i] * noise[i]).sum(), w, create_graph=True)
+        layers = slope[i].reshape(-1, slope.shape[-1])
+        lengths.append(((layers**2).sum(1).mean()) ** 0.5)
+    return gamma * (torch.stack(lengths) - game.memory["path_mean"]).square().mean()
 
 
 def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float:
@@ -275,7 +343,7 @@ def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float
         return 0.0
     own = scores if scores.ndim == 1 else scores[:, 0]
     (gradient,) = torch.autograd.grad(own.sum(), x, create_graph=True)
-    return gamma / 2 * (gradient**2).sum() / len(x)
+    return gamma / 2 * (gradient**2).sum() / len(own)
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
@@ -299,3 +367,8 @@ def assert_same(got: Gradients, want: Gradients, tolerance: float) -> None:
 
 
 NO_GAMMA, R1, R2, BOTH, GP = Gamma(), Gamma(r1=0.7), Gamma(r2=1.3), Gamma(0.7, 1.3), Gamma(gp=0.9)
+DRAGAN, LECAM, CONSISTENCY = Gamma(dragan=0.9), Gamma(lecam=0.4), Gamma(consistency=0.8)
+ALL_OF_THEM = Gamma(0.7, 1.3, 0.9, 0.8, 0.4, 0.6)
+# What the penalties remember: averages of 0.5 and -0.5 with half the weight behind them.
+MEMORY = {name: torch.tensor(value) for name, value in
+          {"augment_p": 0.6, "lecam_real": 0.25, "lecam_fake": -0.25, "lecam_weight": 0.5}.items()}  # fmt: skip
