@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adversarial.games import Game
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.penalties import Gamma
 from adversarial.schedules import ema_decay, scheduled
 from adversarial.updates import RULES, Weights
@@ -34,7 +34,7 @@ def loop(
     cfg: Config, game: Game, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
 ) -> int:
     """The training loop. Returns the number of steps done when it ends or a signal stops it."""
-    objective, rule = OBJECTIVES[cfg.game.objective], RULES[cfg.update.rule]
+    objective, rule = objective_of(cfg), RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
 
@@ -71,6 +71,12 @@ def adapt_learning_rates(cfg: Config, team: Players, step: int) -> None:
     for name, optimizer in team.optimizers.items():
         lr = scheduled(base[name], cfg.optimizer.schedule, step, cfg.train.steps, cfg.optimizer.warmup)
         set_learning_rate(optimizer, lr)
+
+
+def objective_of(cfg: Config) -> Objective | Auxiliary:
+    """What the players minimise."""
+    objective = OBJECTIVES[cfg.game.objective]
+    return Auxiliary(objective, cfg.game.auxiliary) if cfg.game.auxiliary else objective
 
 
 def weights_at(cfg: Config, step: int) -> Weights:

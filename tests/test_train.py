@@ -75,6 +75,18 @@ WRONG = {
         ["augment.name=ada", "game.objective=relativistic"],
         ["relativistic", "augment.name=scheduled"],
     ),
+    "class loss in a single pass": (
+        ["game.auxiliary=1", "game.conditional=true"],
+        ["game.auxiliary", "update.rule=simultaneous", "update.rule=alternating"],
+    ),
+    "class loss without classes": (["game.auxiliary=1"], ["game.conditional=true"]),
+    "packs of classes": (["game.pack=2", "game.conditional=true"], ["game.pack=2", "game.conditional=false"]),
+    "packs that do not fill the batch": (["game.pack=3"], ["train.batch_size is 8", "multiple of 3"]),
+    "path length": (["penalty.path=2"], ["penalty.path", "mapping network", "model.name=dcgan"]),
+    "compiled penalty": (
+        ["train.compile=true", "penalty.r1=0", "penalty.dragan=1"],
+        ["train.compile", "penalty.dragan"],
+    ),
     "recipe": (["configs/ring.yaml"], ["One recipe"]),
     "override": (["update.rul=alternating"], ["update.rul", "rule"]),
 }
@@ -82,6 +94,14 @@ WRONG = {
 
 WRONG_ELSEWHERE = {
     "augmented points": ("ring", ["augment.name=diffaugment"], ["diffaugment", "(2,)", "augment.name=none"]),
+    "mirrored points": ("ring", ["penalty.consistency=1"], ["penalty.consistency=0", "(2,)"]),
+    "class of a critic without features": (
+        "ring",
+        ["game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],
+        ["model.name=mlp", "no features"],
+    ),
+    "packed domains": ("moons", ["game.pack=2"], ["game.pack=2", "game.name=generation"]),
+    "LeCam on domains": ("moons", ["penalty.lecam=1"], ["penalty.lecam=1.0", "game.name=generation"]),
     "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),
 }
 
@@ -137,6 +157,15 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypa
 def test_collapsed_critic_is_warned_of(tmp_path, capsys):
     assert run(tmp_path, "log.score_gap=0") == 0
     assert "penalty.r1" in capsys.readouterr().out
+
+
+def test_lazy_penalties_are_applied_every_so_often_and_as_much_stronger():
+    keys = ["penalty.r1=2", "penalty.every=4", "penalty.path=3", "penalty.path_every=2", "penalty.clip=0.5"]
+    cfg = config.load(ROOT / "configs/digits.yaml", [*keys, "penalty.schedule=linear_decay", "train.steps=8"])
+    gammas = [train.weights_at(cfg, step).gamma for step in range(8)]
+    assert [gamma.r1 for gamma in gammas] == [8, 0, 0, 0, 4, 0, 0, 0]
+    assert [gamma.path for gamma in gammas] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
+    assert {gamma.clip for gamma in gammas} == {0.5}
 
 
 def test_warm_up_of_the_coefficient(tmp_path):

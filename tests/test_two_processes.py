@@ -15,6 +15,14 @@ GAME = ["model.generator_norm=none", "optimizer.eps=1e-3", "train.steps=6", "gam
 RULES = {
     "single_pass": ["update.rule=single_pass", "penalty.r1=0.1"],
     "simultaneous": ["update.rule=simultaneous", "penalty.r2=0.1"],
+    "lazy": ["penalty.r1=0.1", "penalty.every=2", "penalty.lecam=0.1", "penalty.consistency=0.1"],
+    "packs through ADA": [
+        "game.pack=2",
+        "augment.name=ada",
+        "augment.images=64",
+        "augment.target=-1",
+        "penalty.r2=0.1",
+    ],
     "alternating": ["update.rule=alternating", "update.critic_steps=2"],
 }
 

@@ -50,6 +50,8 @@ class GameConfig:
     name: str = "generation"  # who plays: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: str = "non_saturating"  # what the players minimise: a key of adversarial.objectives.OBJECTIVES
     conditional: bool = False  # generation: give the data's class labels to both players
+    auxiliary: float = 0.0  # conditional: AC-GAN, weight of its class loss: the critic names the class, untold; 0: off
+    pack: int = 1  # generation: samples that the critic judges at once (PacGAN), with one score for them all
     method: str = "dann"  # games of domains: what the critics see, or a baseline; a key of utils.recognition.METHODS
     margin: float = 4.0  # mdd: γ, the weight of the source's side
     pretrained: str = ""  # adda: folder of a run with method=source_only, the same source and the same model
@@ -407,6 +409,7 @@ def _check_values(config: Config) -> None:
         raise UserError(f"optimizer.betas is {config.optimizer.betas} and must be two numbers in [0, 1).")
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
+    _check_conditioning(config)
     _check_augment(config)
     slopes = [name for name in ("r1", "r2", "gp", "dragan", "path") if getattr(config.penalty, name)]
     if config.train.compile and slopes:
@@ -416,6 +419,22 @@ def _check_values(config: Config) -> None:
         )
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
+
+
+def _check_conditioning(config: Config) -> None:
+    game = config.game
+    if game.auxiliary and not game.conditional:
+        raise UserError(f"game.auxiliary={game.auxiliary} needs classes: set game.conditional=true.")
+    if game.auxiliary and config.update.rule == "single_pass":
+        raise UserError(
+            "game.auxiliary has both players want the same class but opposite scores, which one backward pass cannot "
+            "tell apart; use update.rule=simultaneous or update.rule=alternating."
+        )
+    if game.pack > 1 and game.conditional:
+        raise UserError(
+            f"game.pack={game.pack} gives several samples one score, and game.conditional=true each a class of its "
+            "own; use game.pack=1 or game.conditional=false."
+        )
 
 
 def _check_augment(config: Config) -> None:
@@ -435,7 +454,7 @@ def _check_augment(config: Config) -> None:
 
 
 _MINIMA = {
-    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
+    "run.threads": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0, "game.auxiliary": 0, "game.pack": 1,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
     "penalty.gp": 0, "penalty.dragan": 0, "penalty.dragan_noise": 0, "penalty.lecam": 0, "penalty.consistency": 0,
     "penalty.path": 0, "penalty.clip": 0, "penalty.every": 1, "penalty.path_every": 1, "augment.p": 0,

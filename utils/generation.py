@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adversarial.augmentation import augmentation
 from adversarial.games import Game, GenerationGame, couples_samples
-from models import FAMILIES
+from models import FAMILIES, auxiliary
 from utils import datasets, evaluation, pictures, sampling
 from utils.config import Config
 from utils.datasets import DATASETS, DataSet
@@ -55,13 +55,17 @@ class Generation:
     def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
         if config.game.conditional and not sizes["classes"]:
             raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
+        if config.game.auxiliary and sizes["classes"] < 2:
+            raise UserError(f"game.auxiliary tells classes apart, and data set '{config.data.name}' has one alone.")
         family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
         _check_images(config, shape)
         classes = sizes["classes"] if config.game.conditional else 0
         try:
             with seeded(config.seed, "initialisation"):
                 generator = family.generator(config.model, shape, classes)
-                critic = family.critic(config.model, shape, classes)
+                judged = _judged_shape(config, shape)
+                critic = family.critic(config.model, judged, 0 if config.game.auxiliary else classes)
+                critic = auxiliary.Critic(critic, judged, classes) if config.game.auxiliary else critic
         except ValueError as error:
             raise UserError(
                 f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
@@ -78,14 +82,17 @@ class Generation:
 
     def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
         """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
+        _check_packs(config, accelerator.num_processes)
         draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
         label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
-        coupled = couples_samples(players.critic, draw.normal("x", data.shape), label)
+        scores = 2 if config.game.auxiliary else 0  # the score itself and the class's log-odds
+        inputs = draw.normal("x", _judged_shape(config, data.shape))
+        coupled = couples_samples(players.critic, inputs, label, classes=scores)
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
         together = not coupled and judges_in_one_call(config)
         return GenerationGame(
-            generator, critic, config.model.latent_dim, config.game.conditional, together,
+            generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
             augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
         )  # fmt: skip
 
@@ -129,6 +136,20 @@ def judges_in_one_call(config: Config) -> bool:
 def no_family(config: Config, families: list[str]) -> str:
     """What is said of networks that do not play this game."""
     return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
+
+
+def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what the critic judges at once."""
+    return (config.game.pack * shape[0], *shape[1:])
+
+
+def _check_packs(config: Config, processes: int) -> None:
+    """Raise UserError if a process's share of the batch is not made of whole packs."""
+    if config.train.batch_size % (config.game.pack * processes):
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size} and must be a multiple of {config.game.pack * processes}: "
+            f"game.pack={config.game.pack} samples are judged at once, in each of {processes} processes."
+        )
 
 
 def _check_images(config: Config, shape: tuple[int, ...]) -> None:

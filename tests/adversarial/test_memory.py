@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adversarial.memory import Adaptive, Scheduled, start
+from adversarial.memory import Adaptive, PathMean, Scheduled, ScoreAverages, start
 from adversarial.updates import CRITIC, GENERATOR, Turn
 
 CPU = torch.device("cpu")
@@ -80,3 +80,29 @@ def test_adaptive_probability_stays_one(scores, stride, every, target, boundary)
         after = memory["augment_p"].item()
         assert 0 <= after <= 1
         assert abs(after - before) <= stride * (1 + 1e-6) if (step + 1) % every == 0 else after == before
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(scores=st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=9))
+def test_score_averages_are_averages_from_the_first_step_on(scores):
+    """Weighted by 0.99 to the power of their age (in float32)."""
+    keeper = ScoreAverages()
+    memory = start([keeper], CPU)
+    for step, (real, fake) in enumerate(scores):
+        report = {"real_score": torch.tensor([real - 1, real + 1]), "fake_score": torch.tensor([fake])}
+        keeper.update(memory, step, Turn((CRITIC,), report), mean)
+        keeper.update(memory, step, Turn((GENERATOR,), {}), mean)
+    weights = [0.99**age for age in range(len(scores))][::-1]
+    for i, side in enumerate(("real", "fake")):
+        want = sum(w * pair[i] for w, pair in zip(weights, scores, strict=True)) / sum(weights)
+        assert (memory[f"lecam_{side}"] / memory["lecam_weight"]).item() == pytest.approx(want, abs=1e-4)
+
+
+def test_path_mean_follows_the_steps_that_measure_it():
+    keeper = PathMean(decay=0.75)
+    memory = start([keeper], CPU)
+    keeper.update(memory, 0, Turn(BOTH, {"path_length": torch.tensor(4.0)}), mean)
+    keeper.update(memory, 1, Turn(BOTH, {}), mean)
+    assert memory["path_mean"].item() == 1
+    keeper.update(memory, 2, Turn(BOTH, {"path_length": torch.tensor(4.0)}), lambda x: x + 1)
+    assert memory["path_mean"].item() == 2

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from adversarial.augmentation import augmentation
 from adversarial.games import VIEWS, GenerationGame, Play
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import OBJECTIVES, Auxiliary
 from adversarial.penalties import Gamma
 from adversarial.updates import CRITIC, GENERATOR, Weights, alternating, simultaneous, single_pass
-from models import mlp
+from models import auxiliary, mlp
 from tests.adversarial.toy_games import (
     ALL_OF_THEM,
     BOTH,
+    CLASSES,
     CONSISTENCY,
     DRAGAN,
     GP,
@@ -29,6 +30,7 @@ from tests.adversarial.toy_games import (
     PLANS,
     R1,
     R2,
+    SHAPE,
     SeededDraw,
     assert_same,
     domain_game,
@@ -63,9 +65,10 @@ every_plan = pytest.mark.parametrize("plan", PLANS)
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
 
-def check(plan: str, game, objective: str, batch, draw: SeededDraw, weights: Weights = Weights(), tolerance=EXACT):
-    want = separate_passes(plan, game, OBJECTIVES[objective], batch, draw, weights)
-    got = play_turns(PLANS[plan](game, OBJECTIVES[objective], [(batch, draw)], weights), game)
+def check(plan: str, game, name: str, batch, draw: SeededDraw, weights: Weights = Weights(), tolerance=EXACT, class_=0):
+    objective = Auxiliary(OBJECTIVES[name], class_) if class_ else OBJECTIVES[name]
+    want = separate_passes(plan, game, objective, batch, draw, weights)
+    got = play_turns(PLANS[plan](game, objective, [(batch, draw)], weights), game)
     assert_same(got, want, tolerance)
 
 
@@ -141,6 +144,29 @@ def test_same_gradients_with_every_penalty_whatever_the_critic_is_shown(objectiv
     }
     game = image_game(**options[kind], memory=MEMORY)
     check(plan, game, objective, image_batch(), SeededDraw(4), Weights({**MORE_GAMMAS, "all": ALL_OF_THEM}[gamma], 0.6))
+
+
+def naming_game(**options) -> GenerationGame:
+    """A critic that names the class (AC-GAN)."""
+    game, told = image_game(**options), image_game(conditional=True)
+    critic = auxiliary.Critic(game.critic.float(), SHAPE, CLASSES).double()
+    spread(critic.head)
+    return GenerationGame(told.generator, critic, LATENT, True, game.together, 1, game.augment, game.memory)
+
+
+@pytest.mark.parametrize("gamma", {**MORE_GAMMAS, "all": ALL_OF_THEM})
+@pytest.mark.parametrize("plan", [plan for plan in PLANS if plan != "single_pass"])
+@every_objective
+def test_same_gradients_with_a_critic_that_names_the_class(objective, plan, gamma):
+    """Penalties are on the score alone."""
+    game = naming_game(norm="group", augment=AUGMENTATIONS["ada"], memory=MEMORY)
+    weights = Weights({**MORE_GAMMAS, "all": ALL_OF_THEM}[gamma], 0.6)
+    check(plan, game, objective, image_batch(), SeededDraw(4), weights, class_=0.7)
+
+
+def test_a_single_pass_refuses_a_critic_that_names_the_class():
+    with pytest.raises(ValueError, match="one score per sample; use the simultaneous or the alternating rule"):
+        check("single_pass", naming_game(), "hinge", image_batch(), SeededDraw(4), class_=1)
 
 
 @pytest.mark.parametrize("layers", [None, 2])

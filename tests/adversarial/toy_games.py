@@ -287,13 +287,13 @@ def _textbook_regularisers(
     total = torch.zeros((), dtype=torch.float64)
     if gamma.lecam:  # Tseng et al. 2021, eq. 4
         of_real, of_fake = (game.memory[f"lecam_{side}"] / game.memory["lecam_weight"] for side in ("real", "fake"))
-        total = total + gamma.lecam * ((real_scores[0] - of_fake) ** 2 + (fake_scores[0] - of_real) ** 2).mean()
+        scores = [_plain(side[0]) for side in (real_scores, fake_scores)]
+        total = total + gamma.lecam * ((scores[0] - of_fake) ** 2 + (scores[1] - of_real) ** 2).mean()
     if gamma.consistency:  # Zhao et al. 2021, algorithm 2
         looks = [CHANGED(draw, f"consistency {i}", 1.0) for i in (0, 1)]
-        seen = ([looks[0](real[0].detach())], [looks[1](fake[0].detach())])
-        changed = _judge(game, *seen, play)
+        changed = _judge(game, [looks[0](real[0].detach())], [looks[1](fake[0].detach())], play)
         for before, (after,) in zip((real_scores[0], fake_scores[0]), changed, strict=True):
-            total = total + gamma.consistency * ((before - after) ** 2).mean()
+            total = total + gamma.consistency * ((_plain(before) - _plain(after)) ** 2).mean()
     if gamma.gp:
         u = draw.uniform("gradient penalty")
         points = []
@@ -318,7 +318,7 @@ def _textbook_unit_slope(game, points: list[Tensor], play: Play) -> Tensor:
         scores = [game.critic(x, *([] if play.condition is None else [play.condition]))]
     total = torch.zeros((), dtype=torch.float64)
     for score, x in zip(scores, points, strict=True):
-        (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)
+        (gradient,) = torch.autograd.grad(_plain(score).sum(), x, create_graph=True)
         square = torch.stack([part.square().sum() for part in gradient.split(len(x) // len(score))])
         total = total + (square.sqrt() - 1).square().mean()
     return total
@@ -341,9 +341,13 @@ def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float
     """γ/2 · E‖∂s/∂x‖² (Mescheder et al. 2018, eq. 9)."""
     if gamma == 0:
         return 0.0
-    own = scores if scores.ndim == 1 else scores[:, 0]
-    (gradient,) = torch.autograd.grad(own.sum(), x, create_graph=True)
-    return gamma / 2 * (gradient**2).sum() / len(own)
+    (gradient,) = torch.autograd.grad(_plain(scores).sum(), x, create_graph=True)
+    return gamma / 2 * (gradient**2).sum() / len(scores)
+
+
+def _plain(score: Tensor) -> Tensor:
+    """The score itself, where there are others beside it."""
+    return score if score.ndim == 1 else score[:, 0]
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
