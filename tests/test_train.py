@@ -83,9 +83,13 @@ WRONG = {
     "packs of classes": (["game.pack=2", "game.conditional=true"], ["game.pack=2", "game.conditional=false"]),
     "packs that do not fill the batch": (["game.pack=3"], ["train.batch_size is 8", "multiple of 3"]),
     "path length": (["penalty.path=2"], ["penalty.path", "mapping network", "model.name=dcgan"]),
-    "compiled penalty": (
-        ["train.compile=true", "penalty.r1=0", "penalty.dragan=1"],
-        ["train.compile", "penalty.dragan"],
+    "compiled penalty beside a class loss": (
+        ["train.compile=true", "game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],
+        ["penalty.r1", "train.compile=false"],
+    ),
+    "compiled penalty of a batch-coupled critic": (
+        ["train.compile=true", "model.critic_norm=batch", "update.rule=simultaneous"],
+        ["penalty.r1", "BatchNorm", "train.compile=false"],
     ),
     "recipe": (["configs/ring.yaml"], ["One recipe"]),
     "override": (["update.rul=alternating"], ["update.rul", "rule"]),
@@ -100,6 +104,7 @@ WRONG_ELSEWHERE = {
         ["game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],
         ["model.name=mlp", "no features"],
     ),
+    "compiled penalty of domains": ("moons", ["train.compile=true", "penalty.r1=1"], ["penalty.r1", "train.compile"]),
     "packed domains": ("moons", ["game.pack=2"], ["game.pack=2", "game.name=generation"]),
     "LeCam on domains": ("moons", ["penalty.lecam=1"], ["penalty.lecam=1.0", "game.name=generation"]),
     "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),
@@ -222,6 +227,41 @@ def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):
     assert compiled_modules == ["Generator", "Critic"]
     for name in ("generator", "critic", "generator_ema"):
         assert load_file(compiled / f"{name}.safetensors").keys() == load_file(plain / f"{name}.safetensors").keys()
+
+
+def test_a_critic_that_cannot_be_compiled_with_its_slope_is_named(tmp_path, monkeypatch):
+    def fail(function, **options):
+        def compiled(*arguments):
+            raise torch._dynamo.exc.Unsupported("no such op.\nA stack trace")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    with pytest.raises(UserError, match=r"penalty\.r1 .* model\.name=dcgan \(no such op\); use train") as error:
+        run(tmp_path, "train.compile=true", "penalty.r1=1")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["single_pass", "alternating"])
+def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rule):
+    """Six steps with a large ε of Adam's: rounding stays rounding (tests/test_two_processes.py)."""
+    torch._dynamo.reset()  # it counts how often a function is compiled
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    same = ["train.steps=6", "optimizer.eps=1e-3", f"update.rule={rule}", "game.objective=relativistic"]
+    same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every=2"]
+    for name in ("true", "false"):
+        assert run(tmp_path / name, *same, f"train.compile={name}") == 0
+    for network in ("generator", "critic"):
+        one, two = (
+            load_file(tmp_path / name / f"digits/checkpoints/step-00000006/{network}.safetensors")
+            for name in ("true", "false")
+        )
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.allclose(one[key], two[key], rtol=0, atol=1e-7), key
 
 
 def test_hot_path_never_waits_for_the_device(tmp_path):

@@ -125,7 +125,7 @@ class TrainConfig:
     steps: int | None = 10000  # generator updates; raise it to continue a finished run; null: until a signal stops it
     batch_size: int = 64  # samples per update over all processes together
     precision: str = "no"  # no: float32; bf16: autocast to bfloat16
-    compile: bool = False  # torch.compile both networks; not together with penalties
+    compile: bool = False  # torch.compile both networks
     channels_last: bool = True  # NHWC memory for convolutions: faster on CPUs and on GPUs with tensor cores
 
 
@@ -246,6 +246,11 @@ def identity(config: Config) -> dict[str, Any]:
     """What identifies a run, as {"section.key": value}: a run that differs in it is another run."""
     runtime = tuple(f"{name}." for name in RUNTIME_KEYS)
     return {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(runtime)}
+
+
+def penalised_slope(config: Config) -> str | None:
+    """The first penalty in use, if any, for which the critic's input gradient is differentiated."""
+    return next((name for name in ("r1", "r2", "gp", "dragan") if getattr(config.penalty, name)), None)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -411,11 +416,11 @@ def _check_values(config: Config) -> None:
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
     _check_conditioning(config)
     _check_augment(config)
-    slopes = [name for name in ("r1", "r2", "gp", "dragan", "path") if getattr(config.penalty, name)]
-    if config.train.compile and slopes:
+    penalised = penalised_slope(config)
+    if config.train.compile and penalised and (config.game.name != "generation" or config.game.auxiliary):
         raise UserError(
-            f"train.compile cannot serve penalty.{slopes[0]}: the compiler has no double backward; use "
-            f"train.compile=false or penalty.{slopes[0]}=0."
+            f"train.compile cannot serve penalty.{penalised} in this game: the compiler has no double backward, and "
+            "there is a way around it for one critic with one score alone; use train.compile=false."
         )
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")

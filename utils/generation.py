@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from adversarial.augmentation import augmentation
 from adversarial.games import Game, GenerationGame, couples_samples
+from adversarial.penalties import input_gradients, zero_centred
 from models import FAMILIES, auxiliary
 from utils import datasets, evaluation, pictures, sampling
-from utils.config import Config
+from utils.config import Config, penalised_slope
 from utils.datasets import DATASETS, DataSet
 from utils.errors import UserError, check_name
 from utils.evaluation import Record
@@ -90,6 +92,8 @@ class Generation:
         coupled = couples_samples(players.critic, inputs, label, classes=scores)
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
+        if config.train.compile and penalised_slope(config):
+            _check_compiled(config, coupled, players.critic, inputs, label, accelerator)
         together = not coupled and judges_in_one_call(config)
         return GenerationGame(
             generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
@@ -150,6 +154,28 @@ def _check_packs(config: Config, processes: int) -> None:
             f"train.batch_size is {config.train.batch_size} and must be a multiple of {config.game.pack * processes}: "
             f"game.pack={config.game.pack} samples are judged at once, in each of {processes} processes."
         )
+
+
+def _check_compiled(
+    config: Config, coupled: bool, critic: nn.Module, inputs: Tensor, label: Tensor | None, accelerator: Accelerator
+) -> None:
+    """Raise UserError if the critic's slope cannot be compiled: found out by a penalised step, which is then undone."""
+    what = f"train.compile cannot serve penalty.{penalised_slope(config)} with the critic of model.name="
+    if coupled:
+        raise UserError(
+            f"{what}{config.model.name}: its scores depend on the whole batch, as with BatchNorm; use "
+            "train.compile=false or a critic without batch statistics."
+        )
+    before = {name: value.clone() for name, value in critic.state_dict().items()}
+    try:
+        with accelerator.autocast():
+            x = inputs.requires_grad_()
+            (slope,) = input_gradients([critic(x, label)], [x])
+        torch.autograd.grad(zero_centred(slope).mean(), [*critic.parameters()], allow_unused=True)
+    except (RuntimeError, TorchDynamoException) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"{what}{config.model.name} ({reason}); use train.compile=false.") from error
+    critic.load_state_dict(before)
 
 
 def _check_images(config: Config, shape: tuple[int, ...]) -> None:

@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from adversarial import memory
+from adversarial.compiled import with_slope
 from adversarial.games import Memory
 from utils import checkpoint, ema
 from utils.checkpoint import Checkpoint, Tensors
-from utils.config import Config, OptimizerConfig
+from utils.config import Config, OptimizerConfig, penalised_slope
 from utils.errors import UserError
 from utils.memory import keepers
 from utils.processes import memory_format
@@ -111,9 +112,12 @@ def _moment(optimizer: torch.optim.Optimizer) -> str | None:
 
 def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[nn.Module]:
     """Generator and critic as the update rules call them: compiled if asked for, and in step with other processes."""
-    if config.train.compile:
-        for network in (players.generator, players.critic):
-            network.compile()  # in place: the names in checkpoints stay as they are
+    if config.train.compile:  # in place: the names in checkpoints stay as they are
+        players.generator.compile()
+        if penalised_slope(config):
+            players.critic.forward = with_slope(players.critic)
+        else:
+            players.critic.compile()
     return [accelerator.prepare(network) for network in (players.generator, players.critic)]
 
 

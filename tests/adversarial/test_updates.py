@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from adversarial.augmentation import augmentation
+from adversarial.compiled import with_slope
 from adversarial.games import VIEWS, GenerationGame, Play
 from adversarial.objectives import OBJECTIVES, Auxiliary
 from adversarial.penalties import Gamma
@@ -215,6 +216,22 @@ def test_packs_of_any_size(objective, pack, packs, width, gamma, together):
     batch = vector_batch(n, width)
     for plan in PLANS:
         check(plan, game, objective, batch, SeededDraw(n), Weights(gamma), tolerance=1e-11)
+
+
+@pytest.mark.parametrize("gamma", {**GAMMAS, "dragan": DRAGAN, "all": ALL_OF_THEM})
+@every_plan
+def test_same_gradients_with_a_compiled_critic(monkeypatch, plan, gamma):
+    """Scores and slope come out of one compiled function, whole (fullgraph)."""
+    torch._dynamo.reset()  # it counts how often a function is compiled
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
+    options = {"norm": "group", "augment": AUGMENTATIONS["ada"], "memory": MEMORY, "conditional": True}
+    game, plain = image_game(**options), image_game(**options)
+    objective, batch, draw = OBJECTIVES["relativistic"], image_batch(), SeededDraw(4)
+    weights = Weights({**GAMMAS, "dragan": DRAGAN, "all": ALL_OF_THEM}[gamma])
+    want = separate_passes(plan, plain, objective, batch, draw, weights)
+    game.critic.forward = with_slope(game.critic)
+    assert_same(play_turns(PLANS[plan](game, objective, [(batch, draw)], weights), game), want, EXACT)
 
 
 ONE_SIDED = [name for name, objective in OBJECTIVES.items() if not objective.pairs]
