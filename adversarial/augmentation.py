@@ -225,9 +225,10 @@ def _matrix(rows: list[list[Tensor]]) -> Tensor:
 
 def _about_grey(angle: Tensor, grey: Tensor) -> Tensor:
     """Rotations of colours about the grey axis by ``angle`` ``[N]``: ``[N, 3, 3]`` (Rodrigues' formula)."""
-    across = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=grey.dtype, device=grey.device) / math.sqrt(3)
+    one = torch.eye(3, dtype=grey.dtype, device=grey.device)
+    across = (one.roll(1, 0) - one.roll(1, 1)) / math.sqrt(3)  # the cross product with (1, 1, 1) / √3
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    return grey + cos * (torch.eye(3, dtype=grey.dtype, device=grey.device) - grey) + sin * across
+    return grey + cos * (one - grey) + sin * across
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------

@@ -280,6 +280,7 @@ def test_hot_path_never_waits_for_the_device(tmp_path):
     for steps in (6, 12):
         with Readings() as readings:
             rare = ["log.every=100", "sample.every=0", "checkpoint.every=100", "game.objective=hinge", "penalty.r1=1"]
+            rare += ["augment.name=ada", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.clip=1", "game.pack=2"]
             assert run(tmp_path / str(steps), f"train.steps={steps}", *rare) == 0
         counts.append(readings.count)
     assert counts[0] == counts[1]
