@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from adversarial.augmentation import diffaugment
 from adversarial.games import Batch, Draw, Game, Play, Samples
-from adversarial.objectives import Objective, own_class
+from adversarial.objectives import Auxiliary, Objective, own_class
 from adversarial.penalties import (
     NO_PENALTY,
     Gamma,
@@ -401,6 +401,8 @@ def _report(
             score = values[f"{name}_score"] = own_class(scores[-1])
             if objective.boundary is not None and play.fake:  # one of K attributes is not told by a boundary
                 values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
+            if isinstance(objective, Auxiliary):
+                values[f"class_probability_{name}"] = scores[-1][:, 1].sigmoid().mean()
     return {name: value.detach() for name, value in values.items() if value is not None}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline
 from tests.adversarial.toy_games import SeededDraw
+from utils.randomness import Draw
 
 R3GAN = {"blit": 1.0, "geometry": 1.0, "colour": 0.5, "cutout": 1.0}
 ALL = {
@@ -91,6 +92,15 @@ def test_any_image_stays_an_image_and_the_same_draw_gives_the_same(name, n, chan
     assert first.dtype == x.dtype
     assert bool(first.isfinite().all())
     assert torch.equal(first, again)
+
+
+@every_augmentation
+def test_the_same_global_batch_at_any_number_of_processes(name):
+    x = images(6).float()
+    names, device = (0, 1), torch.device("cpu")
+    whole = ALL[name](Draw(names, 6, slice(None), device), "augment", 0.7)(x)
+    parts = [ALL[name](Draw(names, 6, slice(i, i + 2), device), "augment", 0.7)(x[i : i + 2]) for i in (0, 2, 4)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
 
 
 @every_augmentation

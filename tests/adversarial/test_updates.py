@@ -165,6 +165,17 @@ def test_same_gradients_with_a_critic_that_names_the_class(objective, plan, gamm
     check(plan, game, objective, image_batch(), SeededDraw(4), weights, class_=0.7)
 
 
+@pytest.mark.parametrize("plan", ["alternating-fresh", "simultaneous"])
+def test_reports_how_well_the_class_is_named(plan):
+    """The mean probability that the critic gives a sample's class."""
+    game, batch, draw = naming_game(), image_batch(), SeededDraw(4)
+    (turn, *_) = _played(PLANS[plan], game, [(batch, draw)], Auxiliary(OBJECTIVES["hinge"], 1.0))
+    play = game.play(batch, draw)
+    for side, (x,) in (("real", play.real), ("fake", play.fake)):
+        p = game.critic.head(game.critic.critic.features(x)).softmax(1)[range(4), batch.label]
+        torch.testing.assert_close(turn.report[f"class_probability_{side}"], p.mean().detach())
+
+
 def test_a_single_pass_refuses_a_critic_that_names_the_class():
     with pytest.raises(ValueError, match="one score per sample; use the simultaneous or the alternating rule"):
         check("single_pass", naming_game(), "hinge", image_batch(), SeededDraw(4), class_=1)
@@ -541,10 +552,10 @@ def test_every_critic_update_has_its_own_round_and_the_last_serves_the_generator
     assert relative_error(generator, want[-1][GENERATOR]) <= EXACT
 
 
-def _played(rule, game, rounds, objective: str = "non_saturating", **options):
+def _played(rule, game, rounds, objective=OBJECTIVES["non_saturating"], **options):
     """Run a rule, clear the gradients after each turn as a training loop does, and list the turns."""
     turns = []
-    for turn in rule(game, OBJECTIVES[objective], rounds, **options):
+    for turn in rule(game, objective, rounds, **options):
         turns.append(turn)
         game.critic.zero_grad()
         game.generator.zero_grad()
