@@ -171,7 +171,8 @@ def _check_compiled(
         with accelerator.autocast():
             x = inputs.requires_grad_()
             (slope,) = input_gradients([critic(x, label)], [x])
-        torch.autograd.grad(zero_centred(slope).mean(), [*critic.parameters()], allow_unused=True)
+        learning = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+        torch.autograd.grad(zero_centred(slope).mean(), learning, allow_unused=True)
     except (RuntimeError, TorchDynamoException) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"{what}{config.model.name} ({reason}); use train.compile=false.") from error
