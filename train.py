@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from adversarial.games import Game
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.penalties import Gamma
 from adversarial.schedules import burn_in, ema_decay, scheduled
 from adversarial.updates import RULES, Turn, Weights, accumulated
@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.journal import Journal, NotFiniteError, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
+from utils.memory import remember
 from utils.players import Players, adapt
 from utils.processes import Council, seed_layers
 from utils.run import RunFolder
@@ -46,6 +47,7 @@ def loop(
                 for player in turn.players:
                     team.optimizers[player].step()
                     team.optimizers[player].zero_grad()
+                remember(cfg, team.memory, step, turn)
             ema.update(team.average, team.generator, ema_decay_at(cfg, step))
 
         done, last, stopped = step + 1, step + 1 == cfg.train.steps, stop.received()
@@ -66,7 +68,7 @@ def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> It
     rule = RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
-    return accumulated(rule, game, OBJECTIVES[cfg.game.objective], batches, weights, cfg.train.accumulate)
+    return accumulated(rule, game, objective_of(cfg), batches, weights, cfg.train.accumulate)
 
 
 def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
@@ -80,11 +82,32 @@ def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
         adapt(optimizer, lr * factor, betas)
 
 
+def objective_of(cfg: Config) -> Objective | Auxiliary:
+    """What the players minimise."""
+    objective = OBJECTIVES[cfg.game.objective]
+    return Auxiliary(objective, cfg.game.auxiliary) if cfg.game.auxiliary else objective
+
+
 def weights_at(cfg: Config, step: int) -> Weights:
-    """γ of the penalties and λ at ``step``."""
+    """γ of the penalties that are due, and λ, at ``step``."""
     penalty, update = cfg.penalty, cfg.update
-    gamma = (scheduled(g, penalty.schedule, step, cfg.train.steps) for g in (penalty.r1, penalty.r2, penalty.gp))
-    return Weights(Gamma(*gamma), scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup))
+
+    def gamma(name: str, every: int) -> float:
+        # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
+        # betas stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
+        if step % every:
+            return 0.0
+        return every * scheduled(getattr(penalty, name), penalty.schedule, step, cfg.train.steps)
+
+    return Weights(
+        Gamma(
+            **{name: gamma(name, penalty.every) for name in ("r1", "r2", "gp", "dragan", "lecam", "consistency")},
+            path=gamma("path", penalty.path_every),
+            clip=penalty.clip,
+            noise=penalty.dragan_noise,
+        ),
+        scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup),
+    )
 
 
 def ema_decay_at(cfg: Config, step: int) -> float:
@@ -210,7 +233,7 @@ def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
         f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
         f"train.steps={2 * step}; to start over, choose another run.name."
     )
-    schedules = {cfg.optimizer.schedule, cfg.update.schedule, cfg.penalty.schedule} - {"constant"}
+    schedules = {getattr(cfg, key).schedule for key in config.SCHEDULED} - {"constant"}
     return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
 
 

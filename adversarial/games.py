@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 from adversarial.objectives import Weight, log_odds, log_odds_of_all
 
 Samples = tuple[Tensor, ...]
+Look = Callable[[Tensor], Tensor]  # samples to what a critic sees of them, sample by sample
+Memory = dict[str, Tensor]  # scalars on the device
 
 
 class Batch(NamedTuple):
@@ -53,6 +55,12 @@ class Draw(Protocol):
         ...
 
 
+class Augmentation(Protocol):
+    """Draws, with probability ``p`` of each change where there is a choice, what critics see in place of samples."""
+
+    def __call__(self, draw: Draw, stream: str, p: float | Tensor) -> Look: ...
+
+
 @dataclass(frozen=True)
 class Play:
     """One forward of the generator side: what each critic is given as ``real`` and as ``fake`` (``[N, ...]``, one
@@ -60,7 +68,8 @@ class Play:
     if it has one (a scalar).
 
     ``weights`` holds a pair of constants ``[N]`` per critic, for its real and its fake samples; empty: all 1.
-    ``report`` holds what the game wants logged (detached scalars).
+    ``report`` holds what the game wants logged (detached scalars). ``looks`` says how critics look at the real and at
+    the fake samples where they do not see them as they are; gradients by samples are those *before* it.
     """
 
     real: Samples
@@ -69,13 +78,19 @@ class Play:
     task_loss: Tensor | None = None
     weights: tuple[tuple[Weight, Weight], ...] = ()
     report: dict[str, Tensor] = field(default_factory=dict)
+    looks: tuple[Look, Look] | None = None
 
 
 class Game(Protocol):
-    """What an update rule may know of a game. Critics return one tensor of scores ``[N]`` each."""
+    """What an update rule may know of a game. Critics return one tensor of scores each: ``[N]``, or ``[N / m]`` where
+    a score is of m samples in a row (packing).
+
+    ``memory`` is what the game knows of former steps (``adversarial.memory``); empty where no step needs it.
+    """
 
     generator: nn.Module
     critic: nn.Module
+    memory: Memory
 
     def play(self, batch: Batch, draw: Draw) -> Play: ...
 
@@ -92,31 +107,74 @@ class GenerationGame:
 
     ``together`` judges real and fake in one call of the critic. It must be False for a critic whose scores depend on
     the whole batch (BatchNorm), which is given the two one after the other, as in Radford et al. 2016.
+
+    ``pack``: the critic judges m samples in a row at once, joined along their first dimension (channels), with one
+    score ``[N / m]`` for them all (PacGAN: Lin et al. 2018, section 2): ``critic([N / m, m C, ...])``. For games
+    without labels. ``augment`` changes what the critic sees, with the probability that ``memory`` holds, if any.
     """
 
-    def __init__(self, generator: nn.Module, critic: nn.Module, latent_dim: int, conditional: bool, together: bool):
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        latent_dim: int,
+        conditional: bool,
+        together: bool,
+        pack: int = 1,
+        augment: Augmentation | None = None,
+        memory: Memory | None = None,
+    ):
         self.generator = generator
         self.critic = critic
         self.latent_dim = latent_dim
         self.conditional = conditional
         self.together = together
+        self.pack = pack
+        self.augment = augment
+        self.memory = {} if memory is None else memory
 
     def play(self, batch: Batch, draw: Draw) -> Play:
         condition = batch.label if self.conditional else None
         fake = self.generator(draw.normal("latent", (self.latent_dim,)), condition)
-        return Play((batch.x,), (fake,), condition)
+        if self.augment is None:
+            return Play((batch.x,), (fake,), condition)
+        p = self.memory.get("augment_p", 1.0)
+        looks = tuple(self.augment(draw, f"augment {side}", p) for side in ("real", "fake"))
+        report = {name: value.clone() for name, value in self.memory.items() if name == "augment_p"}
+        return Play((batch.x,), (fake,), condition, report=report, looks=looks)
 
     def judge(self, play: Play) -> tuple[Samples, Samples]:
-        """Scores ``[N]`` of the real and of the fake samples."""
+        """Scores ``[N / m]`` of the real and of the fake samples."""
         if not self.together:
-            return (self.critic(*play.real, play.condition),), self.judge_fake(play)
+            return (self._scores(self._seen(play, 0), play.condition),), self.judge_fake(play)
         condition = None if play.condition is None else torch.cat([play.condition, play.condition])
-        real, fake = self.critic(torch.cat([*play.real, *play.fake]), condition).chunk(2)
+        real, fake = self._scores(torch.cat([self._seen(play, 0), self._seen(play, 1)]), condition).chunk(2)
         return (real,), (fake,)
 
     def judge_fake(self, play: Play) -> Samples:
-        """Scores ``[N]`` of the fakes alone."""
-        return (self.critic(*play.fake, play.condition),)
+        """Scores ``[N / m]`` of the fakes alone."""
+        return (self._scores(self._seen(play, 1), play.condition),)
+
+    def synthesise(self, condition: Any, draw: Draw) -> tuple[Tensor, Tensor]:
+        """New fakes and the intermediate latents w that they are made of, for a generator that tells the two apart:
+        ``map(latent, label) -> w`` and ``synthesise(w) -> fakes``.
+        """
+        # Past a data-parallel wrapper, whose hooks on the parameters see to their gradients all the same.
+        generator = getattr(self.generator, "module", self.generator)
+        w = generator.map(draw.normal("latent", (self.latent_dim,)), condition)
+        return generator.synthesise(w), w
+
+    def _seen(self, play: Play, side: int) -> Tensor:
+        (x,) = (play.real, play.fake)[side]
+        return x if play.looks is None else play.looks[side](x)
+
+    def _scores(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.critic(packed(x, self.pack), condition)
+
+
+def packed(x: Tensor, pack: int) -> Tensor:
+    """``[N, C, ...]`` to ``[N / pack, pack C, ...]``: samples in a row, joined along their channels (or features)."""
+    return x if pack == 1 else x.reshape(len(x) // pack, pack * x.shape[1], *x.shape[2:])
 
 
 class Recognition(NamedTuple):
@@ -211,6 +269,7 @@ class AdaptationGame:
         self.together = together
         self.source_weight = source_weight
         self.learns_labels = learns_labels
+        self.memory: Memory = {}
 
     def play(self, batch: Batch, draw: Draw) -> Play:
         source, target = self.generator(batch.x, batch.target)
@@ -254,6 +313,7 @@ class InvarianceGame:
         self.critic = critic
         self.view = view
         self.every_class = every_class
+        self.memory: Memory = {}
 
     def play(self, batch: Batch, draw: Draw) -> Play:
         (seen,) = self.generator(batch.x)

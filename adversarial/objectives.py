@@ -50,6 +50,38 @@ class Objective(NamedTuple):
         return sum(terms[1:], terms[0])
 
 
+class Auxiliary(NamedTuple):
+    """An objective beside which both players want a sample's class to be named, the critic on both sides, the generator
+    on its own (AC-GAN: Odena et al. 2017, eq. 2 and 3, with ``weight`` 1).
+
+    Scores are ``[N, 2]``: the score, and the log-odds of the sample's class, by which -log σ is its cross-entropy. The
+    players want opposite scores but the same class, which no one coefficient per sample can say: a single pass cannot
+    serve it.
+    """
+
+    objective: Objective
+    weight: float
+    every_class: bool = False
+
+    @property
+    def pairs(self) -> bool:
+        return self.objective.pairs
+
+    @property
+    def boundary(self) -> float | None:
+        return self.objective.boundary
+
+    def critic_loss(self, real: Tensor, fake: Tensor, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+        """The critic's loss per sample ``[N]``."""
+        loss = self.objective.critic_loss(real[:, 0], fake[:, 0], weights)
+        return loss + self.weight * (softplus(-real[:, 1]) + softplus(-fake[:, 1]))
+
+    def generator_loss(self, real: Tensor | None, fake: Tensor, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+        """The generator's loss per sample ``[N]``; ``real`` is None where it cannot compare it."""
+        loss = self.objective.generator_loss(None if real is None else real[:, 0], fake[:, 0], weights)
+        return loss + self.weight * softplus(-fake[:, 1])
+
+
 def log_odds(logits: Tensor, label: Tensor) -> Tensor:
     """log(p / (1 - p)) of class ``label`` ``[N]`` among the K classes of ``logits`` ``[N, K]``: a score ``[N]``.
 

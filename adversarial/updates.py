@@ -23,17 +23,32 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import wraps
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from adversarial.augmentation import diffaugment
 from adversarial.games import Batch, Draw, Game, Play, Samples
-from adversarial.objectives import Objective, own_class
-from adversarial.penalties import NO_PENALTY, Gamma, between, input_gradients, one_centred, zero_centred
+from adversarial.objectives import Auxiliary, Objective, own_class
+from adversarial.penalties import (
+    NO_PENALTY,
+    Gamma,
+    around,
+    between,
+    clip_weights,
+    consistency,
+    input_gradients,
+    lecam,
+    one_centred,
+    path_lengths,
+    zero_centred,
+)
 
 CRITIC, GENERATOR = "critic", "generator"
+CHANGED = diffaugment(("mirror", "translation"))  # what the critic should not mind: bCR
 Rounds = Sequence[tuple[Batch, Draw]]
 
 
@@ -42,6 +57,9 @@ class Turn(NamedTuple):
 
     players: tuple[str, ...]
     report: dict[str, Tensor]
+
+
+Rule = Callable[..., Iterator[Turn]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,22 @@ class Weights:
     coefficient: float = 1.0
 
 
+def _clipping(rule: Rule) -> Rule:
+    """Between two turns, the critic has stepped and its weights can be clipped."""
+
+    @wraps(rule)
+    def clipped(
+        game: Game, objective: Objective, rounds: Rounds, weights: Weights = Weights(), **options
+    ) -> Iterator[Turn]:
+        for turn in rule(game, objective, rounds, weights, **options):
+            yield turn
+            if weights.gamma.clip > 0 and CRITIC in turn.players:
+                clip_weights(game.critic, weights.gamma.clip)
+
+    return clipped
+
+
+@_clipping
 def alternating(
     game: Game, objective: Objective, rounds: Rounds, weights: Weights = Weights(), reuse_fakes: bool = False
 ) -> Iterator[Turn]:
@@ -67,16 +101,18 @@ def alternating(
             play = game.play(batch, draw)
         yield _critic_turn(game, objective, play, draw, weights.gamma)
 
+    batch, draw = rounds[-1]
     if not reuse_fakes:
-        batch, draw = rounds[-1]
         play = game.play(batch, draw.fork("generator"))
+    path, lengths = _path_penalty(game, play, draw, weights.gamma)
     with _frozen(game.critic):
         real, fake = game.judge(play) if _judges_real(objective, play) else ((), game.judge_fake(play))
         loss = weights.coefficient * _adversarial(objective.generator_loss, play, real, fake)
-        _backward([loss, play.task_loss], [None, None])
-    yield Turn((GENERATOR,), {"generator_loss": loss.detach()})
+        _backward([loss, play.task_loss, path], [None, None, None])
+    yield Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
 
 
+@_clipping
 def simultaneous(game: Game, objective: Objective, rounds: Rounds, weights: Weights = Weights()) -> Iterator[Turn]:
     """One shared forward, two cotangents through the critic's graph: one for the samples, one for its parameters.
 
@@ -85,10 +121,11 @@ def simultaneous(game: Game, objective: Objective, rounds: Rounds, weights: Weig
     yield from _critic_rounds(game, objective, rounds, weights.gamma)
     shared = _shared_forward(game, objective, *rounds[-1], weights)
     cotangents = torch.autograd.grad(shared.scores, [shared.cut[i] for i in shared.moved], shared.g, retain_graph=True)
-    _backward([*shared.scores, shared.penalty], [*shared.c, None], _trainable(game.critic))
+    _backward([*shared.scores, *shared.changed, shared.penalty], [*shared.c, None], _trainable(game.critic))
     yield _generator_backward(shared, cotangents)
 
 
+@_clipping
 def single_pass(game: Game, objective: Objective, rounds: Rounds, weights: Weights = Weights()) -> Iterator[Turn]:
     """One shared forward and one backward for both players: gradient reversal with one coefficient per sample.
 
@@ -108,7 +145,8 @@ def single_pass(game: Game, objective: Objective, rounds: Rounds, weights: Weigh
     reversed_entries = [i for i in shared.moved if i not in shared.input_gradients]
     seeds = _floored(shared.c, reversed_entries)
     leaves = [shared.cut[i] for i in reversed_entries]
-    _backward([*shared.scores, shared.penalty], [*seeds, None], [*_trainable(game.critic), *leaves])
+    roots = [*shared.scores, *shared.changed, shared.penalty]
+    _backward(roots, [*seeds, None], [*_trainable(game.critic), *leaves])
 
     cotangents = []
     for i in shared.moved:
@@ -120,7 +158,7 @@ def single_pass(game: Game, objective: Objective, rounds: Rounds, weights: Weigh
     yield _generator_backward(shared, cotangents)
 
 
-RULES: dict[str, Callable[..., Iterator[Turn]]] = {
+RULES: dict[str, Rule] = {
     "alternating": alternating,
     "simultaneous": simultaneous,
     "single_pass": single_pass,
@@ -200,28 +238,62 @@ def _critic_turn(game: Game, objective: Objective, play: Play, draw: Draw, gamma
     penalised = zip(_entries(play), _zero_centred(play, gamma), strict=True)
     inputs = _with_samples(play, [_leaf(x, weight > 0) for x, weight in penalised])
     real, fake = game.judge(inputs)
+    changed = _judge_changed(game, inputs, draw, gamma)
     loss = _adversarial(objective.critic_loss, play, real, fake)
-    penalty, _ = _penalties(game, inputs, [*real, *fake], draw, gamma)
+    slopes, _ = _slope_penalties(game, inputs, [*real, *fake], draw, gamma)
+    penalty = _sum([slopes, _score_penalties(game, gamma, real, fake, changed)])
     _backward([loss, penalty], [None, None], _trainable(game.critic))
     return Turn((CRITIC,), _report(objective, play, real, fake, critic_loss=loss, penalty=penalty))
 
 
-def _penalties(
+def _slope_penalties(
     game: Game, inputs: Play, scores: list[Tensor], draw: Draw, gamma: Gamma
 ) -> tuple[Tensor | None, dict[int, Tensor]]:
-    """The weighted penalties and, per entry with R1 or R2, the input gradients ∂s_i/∂x_i."""
+    """The weighted penalties on input gradients and, per entry with R1 or R2, the input gradients ∂s_i/∂x_i."""
     weights = _zero_centred(inputs, gamma)
     penalised = [i for i, weight in enumerate(weights) if weight > 0]
-    samples, terms, gradients = _entries(inputs), [], []
+    samples, terms, slopes = _entries(inputs), [], []
     if penalised:
-        gradients = input_gradients([own_class(scores[i]) for i in penalised], [samples[i] for i in penalised])
-        terms = [weights[i] * zero_centred(x).mean() for i, x in zip(penalised, gradients, strict=True)]
+        slopes = input_gradients([own_class(scores[i]) for i in penalised], [samples[i] for i in penalised])
+        by_entry = zip(penalised, slopes, strict=True)
+        terms = [weights[i] * zero_centred(_of_score(x, scores[i])).mean() for i, x in by_entry]
+    for weight, points in _other_points(inputs, len(scores[0]), draw, gamma):
+        judged = [own_class(score) for score in game.judge_fake(replace(inputs, fake=points))]
+        at_points = zip(input_gradients(judged, list(points)), judged, strict=True)
+        terms += [weight * one_centred(_of_score(x, score)).mean() for x, score in at_points]
+    return _sum(terms), dict(zip(penalised, slopes, strict=True))
+
+
+def _other_points(inputs: Play, scores: int, draw: Draw, gamma: Gamma) -> Iterator[tuple[float, Samples]]:
+    """Where else the critic's slope should be 1, and what that weighs: leaves, to be judged as fakes are."""
     if gamma.gp > 0:
         share = draw.uniform("gradient penalty")
-        points = tuple(between(real, fake, share) for real, fake in zip(inputs.real, inputs.fake, strict=True))
-        slopes = input_gradients(list(game.judge_fake(replace(inputs, fake=points))), list(points))
-        terms += [gamma.gp * one_centred(slope).mean() for slope in slopes]
-    return sum(terms[1:], terms[0]) if terms else None, dict(zip(penalised, gradients, strict=True))
+        pack = len(share) // scores
+        share = share[::pack].repeat_interleave(pack)  # a pack moves as one
+        yield gamma.gp, tuple(between(real, fake, share) for real, fake in zip(inputs.real, inputs.fake, strict=True))
+    if gamma.dragan > 0:
+        noise = [gamma.noise * draw.normal("dragan", tuple(real.shape[1:])) for real in inputs.real]
+        yield gamma.dragan, tuple(around(real, x) for real, x in zip(inputs.real, noise, strict=True))
+
+
+def _judge_changed(game: Game, inputs: Play, draw: Draw, gamma: Gamma) -> Samples:
+    """Scores of all samples once more, mirrored and shifted, where the critic is asked to be consistent; else ()."""
+    if gamma.consistency == 0:
+        return ()
+    changed = [CHANGED(draw, f"consistency {i}", 1.0)(x.detach()) for i, x in enumerate(_entries(inputs))]
+    real, fake = game.judge(_with_samples(inputs, changed))
+    return (*real, *fake)
+
+
+def _score_penalties(game: Game, gamma: Gamma, real: Samples, fake: Samples, changed: Samples) -> Tensor | None:
+    """The weighted penalties on scores."""
+    scores = [list(map(own_class, side)) for side in (real, fake, changed)]
+    terms = []
+    if gamma.lecam > 0:
+        terms.append(gamma.lecam * lecam(scores[0], scores[1], game.memory))
+    if gamma.consistency > 0:
+        terms.append(gamma.consistency * consistency([*scores[0], *scores[1]], scores[2]))
+    return _sum(terms)
 
 
 # --- both players' turn from one forward -----------------------------------------------------------------------------
@@ -235,11 +307,13 @@ class _Shared(NamedTuple):
     play: Play
     cut: list[Tensor]  # the critics' inputs: leaves at which their backward ends
     scores: list[Tensor]
-    c: list[Tensor]  # c_i = ∂L_D/∂s_i
+    changed: Samples  # scores of the same samples once more, mirrored and shifted; or ()
+    c: list[Tensor]  # c_i = ∂L_D/∂s_i, of the scores and the changed ones behind them
     g: list[Tensor]  # g_i = λ ∂L_G/∂s_i
     moved: list[int]  # the entries that the generator side made
-    penalty: Tensor | None
+    penalty: Tensor | None  # on input gradients
     input_gradients: dict[int, Tensor]  # ∂s_i/∂x_i of the entries with R1 or R2
+    path: Tensor | None  # the generator's own penalty
     report: dict[str, Tensor]
 
 
@@ -250,26 +324,30 @@ def _shared_forward(game: Game, objective: Objective, batch: Batch, draw: Draw, 
     cut = [_leaf(x, i in moved or gamma[i] > 0) for i, x in enumerate(made)]
     inputs = _with_samples(play, cut)
     real, fake = game.judge(inputs)
-    penalty, input_gradients = _penalties(game, inputs, [*real, *fake], draw, weights.gamma)
+    changed = _judge_changed(game, inputs, draw, weights.gamma)
+    slopes, input_gradients = _slope_penalties(game, inputs, [*real, *fake], draw, weights.gamma)
+    path, lengths = _path_penalty(game, play, draw, weights.gamma)
 
-    def critic_loss(real: Samples, fake: Samples) -> Tensor:
-        return _adversarial(objective.critic_loss, play, real, fake)
+    def critic_loss(real: Samples, fake: Samples, changed: Samples) -> tuple[Tensor, Tensor | None]:
+        loss = _adversarial(objective.critic_loss, play, real, fake)
+        return loss, _score_penalties(game, weights.gamma, real, fake, changed)
 
-    def generator_loss(real: Samples, fake: Samples) -> Tensor:
+    def generator_loss(real: Samples, fake: Samples) -> tuple[Tensor]:
         judged = real if _judges_real(objective, play) else ()
-        return weights.coefficient * _adversarial(objective.generator_loss, play, judged, fake)
+        return (weights.coefficient * _adversarial(objective.generator_loss, play, judged, fake),)
 
-    loss_of_critic, c = _score_gradients(critic_loss, real, fake)
-    loss, g = _score_gradients(generator_loss, real, fake)
-    report = _report(objective, play, real, fake, critic_loss=loss_of_critic, generator_loss=loss, penalty=penalty)
-    return _Shared(play, cut, [*real, *fake], c, g, moved, penalty, input_gradients, report)
+    (loss_of_critic, on_scores), c = _score_gradients(critic_loss, real, fake, changed)
+    (loss,), g = _score_gradients(generator_loss, real, fake)
+    losses = {"critic_loss": loss_of_critic, "generator_loss": loss, "penalty": _sum([slopes, on_scores])}
+    report = {**_report(objective, play, real, fake, **losses), **lengths}
+    return _Shared(play, cut, [*real, *fake], changed, c, g, moved, slopes, input_gradients, path, report)
 
 
 def _generator_backward(shared: _Shared, cotangents: Sequence[Tensor]) -> Turn:
     """Continue from the cut into the generator side, together with its own loss."""
     made = _entries(shared.play)
-    roots = [*(made[i] for i in shared.moved), shared.play.task_loss]
-    _backward(roots, [*cotangents, None])
+    roots = [*(made[i] for i in shared.moved), shared.play.task_loss, shared.path]
+    _backward(roots, [*cotangents, None, None])
     return Turn((CRITIC, GENERATOR), shared.report)
 
 
@@ -290,12 +368,25 @@ def _floored(c: list[Tensor], entries: list[int]) -> list[Tensor]:
 
 
 def _score_gradients(
-    loss: Callable[[Samples, Samples], Tensor], real: Samples, fake: Samples
-) -> tuple[Tensor, list[Tensor]]:
-    """``loss`` and its derivative by every score: autograd on a few numbers per sample, no formula per loss."""
-    leaves = [score.detach().requires_grad_() for score in (*real, *fake)]
-    value = loss(tuple(leaves[: len(real)]), tuple(leaves[len(real) :]))
-    return value, list(torch.autograd.grad(value, leaves, materialize_grads=True))
+    losses: Callable[..., tuple[Tensor | None, ...]], *sides: Samples
+) -> tuple[tuple[Tensor | None, ...], list[Tensor]]:
+    """The ``losses`` of scores and the derivative of their sum by every score: autograd on a few numbers per sample, no
+    formula per loss.
+    """
+    leaves = [tuple(score.detach().requires_grad_() for score in side) for side in sides]
+    values = losses(*leaves)
+    return values, list(torch.autograd.grad(_sum(values), [*chain(*leaves)], materialize_grads=True))
+
+
+def _path_penalty(game: Game, play: Play, draw: Draw, gamma: Gamma) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """The generator's weighted path length penalty on fakes of its own, and what to report of it."""
+    if gamma.path == 0:
+        return None, {}
+    draw = draw.fork("path")
+    images, w = game.synthesise(play.condition, draw)
+    lengths = path_lengths(images, w, draw.normal("noise", tuple(images.shape[1:])).to(images.dtype))
+    penalty = gamma.path * (lengths - game.memory["path_mean"]).square().mean()
+    return penalty, {"path_penalty": penalty.detach(), "path_length": lengths.detach().mean()}
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------
@@ -305,8 +396,18 @@ def _adversarial(loss: Callable[..., Tensor], play: Play, real: Samples, fake: S
     """The mean over samples, summed over critics, of a player's loss on scores; a side that is not played is ()."""
     critics = list(zip_longest(real, fake))
     weights = play.weights or ((1, 1),) * len(critics)
-    terms = [loss(r, f, weight).mean() for (r, f), weight in zip(critics, weights, strict=True)]
-    return sum(terms[1:], terms[0])
+    return _sum([loss(r, f, weight).mean() for (r, f), weight in zip(critics, weights, strict=True)])
+
+
+def _sum(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of those that there are."""
+    found = [term for term in terms if term is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+def _of_score(x: Tensor, score: Tensor) -> Tensor:
+    """Samples ``[N, ...]`` as the inputs of scores ``[N / m]``: ``[N / m, ...]``."""
+    return x.reshape(len(score), -1)
 
 
 def _entries(play: Play) -> list[Tensor]:
@@ -333,6 +434,8 @@ def _leaf(x: Tensor, requires_grad: bool) -> Tensor:
 
 
 def _per_sample(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A coefficient per score, for the one or several samples ``x`` of each."""
+    coefficient = coefficient.repeat_interleave(len(x) // len(coefficient))
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
 
 
@@ -356,6 +459,8 @@ def _report(
             score = values[f"{name}_score"] = own_class(scores[-1])
             if objective.boundary is not None and play.fake:  # one of K attributes is not told by a boundary
                 values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
+            if isinstance(objective, Auxiliary):
+                values[f"class_probability_{name}"] = scores[-1][:, 1].sigmoid().mean()
     return {name: value.detach() for name, value in values.items() if value is not None}
 
 

@@ -2,8 +2,9 @@
 
 To add a family: write its file and one line in ``FAMILIES``. A pair for generation is built as
 ``Generator(config, shape, classes)`` and ``Critic(config, shape, classes)`` and called as ``generator(latent, label)``
-and ``critic(x, label)``. Networks that recognise are built as ``Features(config, shape)``; head and critics are the
-same for all of them (``domain``).
+and ``critic(x, label)``; a critic with ``features(x)`` and ``score(features, label)`` can be given a head that names
+classes (``auxiliary``). Networks that recognise are built as ``Features(config, shape)``; head and critics are the same
+for all of them (``domain``).
 """
 
 from typing import NamedTuple

@@ -67,13 +67,16 @@ class Critic(nn.Module):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), *_normalise(norm, b), nn.LeakyReLU(0.2, True)]
         self.features = nn.Sequential(*layers, nn.Flatten())
         size = widths[-1] * base * base
-        self.score = nn.Linear(size, 1)
+        self.last = nn.Linear(size, 1)
         self.embed = nn.Embedding(classes, size) if classes else None
         _initialise(self, norm)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        features = self.features(x)
-        score = self.score(features).squeeze(1)
+        return self.score(self.features(x), label)
+
+    def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """Scores ``[N]`` of features ``[N, d]``."""
+        score = self.last(features).squeeze(1)
         return score if self.embed is None else score + (self.embed(label) * features).sum(1)
 
 

@@ -69,17 +69,55 @@ WRONG = {
     "labels": (["game.conditional=true", "data.name=folder", "data.root=tests"], ["no image"]),
     "network for points": (["data.name=ring"], ["dcgan"]),
     "norm": (["model.critic_norm=layer"], ["layer", "spectral"]),
+    "augmentation": (["augment.name=adda"], ["adda", "diffaugment", "scheduled", "ada"]),
+    "transform": (["augment.name=ada", "augment.policy=[bgc]"], ["augment.policy", "bgc", "geometry"]),
+    "probability": (["augment.name=scheduled", "augment.p=1.5"], ["augment.p", "1.5", "at most 1"]),
+    "overfitting without a boundary": (
+        ["augment.name=ada", "game.objective=relativistic"],
+        ["relativistic", "augment.name=scheduled"],
+    ),
+    "class loss in a single pass": (
+        ["game.auxiliary=1", "game.conditional=true"],
+        ["game.auxiliary", "update.rule=simultaneous", "update.rule=alternating"],
+    ),
+    "class loss without classes": (["game.auxiliary=1"], ["game.conditional=true"]),
+    "packs of classes": (["game.pack=2", "game.conditional=true"], ["game.pack=2", "game.conditional=false"]),
+    "packs that do not fill the batch": (["game.pack=3"], ["train.batch_size is 8", "multiple of 3"]),
+    "path length": (["penalty.path=2"], ["penalty.path", "mapping network", "model.name=dcgan"]),
+    "compiled penalty beside a class loss": (
+        ["train.compile=true", "game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],
+        ["penalty.r1", "train.compile=false"],
+    ),
+    "compiled penalty of a batch-coupled critic": (
+        ["train.compile=true", "model.critic_norm=batch", "update.rule=simultaneous"],
+        ["penalty.r1", "BatchNorm", "train.compile=false"],
+    ),
     "recipe": (["configs/ring.yaml"], ["One recipe"]),
     "override": (["update.rul=alternating"], ["update.rul", "rule"]),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+WRONG_ELSEWHERE = {
+    "augmented points": ("ring", ["augment.name=diffaugment"], ["diffaugment", "(2,)", "augment.name=none"]),
+    "mirrored points": ("ring", ["penalty.consistency=1"], ["penalty.consistency=0", "(2,)"]),
+    "class of a critic without features": (
+        "ring",
+        ["game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],
+        ["model.name=mlp", "no features"],
+    ),
+    "compiled penalty of domains": ("moons", ["train.compile=true", "penalty.r1=1"], ["penalty.r1", "train.compile"]),
+    "packed domains": ("moons", ["game.pack=2"], ["game.pack=2", "game.name=generation"]),
+    "LeCam on domains": ("moons", ["penalty.lecam=1"], ["penalty.lecam=1.0", "game.name=generation"]),
+    "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),
+}
+
+
+@pytest.mark.parametrize("case", [*WRONG, *WRONG_ELSEWHERE])
 def test_wrong_input_is_one_sentence_before_the_first_step(tmp_path, monkeypatch, case):
     monkeypatch.chdir(ROOT)
-    overrides, words = WRONG[case]
+    recipe, overrides, words = WRONG_ELSEWHERE[case] if case in WRONG_ELSEWHERE else ("digits", *WRONG[case])
     with pytest.raises(UserError) as error:
-        run(tmp_path, *overrides)
+        run(tmp_path, *overrides, recipe=f"configs/{recipe}.yaml")
     message = str(error.value)
     assert "\n" not in message
     for word in words:
@@ -125,6 +163,15 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypa
 def test_collapsed_critic_is_warned_of(tmp_path, capsys):
     assert run(tmp_path, "guard.score_gap=0") == 0
     assert "penalty.r1" in capsys.readouterr().out
+
+
+def test_lazy_penalties_are_applied_every_so_often_and_as_much_stronger():
+    keys = ["penalty.r1=2", "penalty.every=4", "penalty.path=3", "penalty.path_every=2", "penalty.clip=0.5"]
+    cfg = config.load(ROOT / "configs/digits.yaml", [*keys, "penalty.schedule=linear_decay", "train.steps=8"])
+    gammas = [train.weights_at(cfg, step).gamma for step in range(8)]
+    assert [gamma.r1 for gamma in gammas] == [8, 0, 0, 0, 4, 0, 0, 0]
+    assert [gamma.path for gamma in gammas] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
+    assert {gamma.clip for gamma in gammas} == {0.5}
 
 
 def test_warm_up_of_the_coefficient(tmp_path):
@@ -209,6 +256,41 @@ def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):
         assert load_file(compiled / f"{name}.safetensors").keys() == load_file(plain / f"{name}.safetensors").keys()
 
 
+def test_a_critic_that_cannot_be_compiled_with_its_slope_is_named(tmp_path, monkeypatch):
+    def fail(function, **options):
+        def compiled(*arguments):
+            raise torch._dynamo.exc.Unsupported("no such op.\nA stack trace")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    with pytest.raises(UserError, match=r"penalty\.r1 .* model\.name=dcgan \(no such op\); use train") as error:
+        run(tmp_path, "train.compile=true", "penalty.r1=1")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["single_pass", "alternating"])
+def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rule):
+    """Six steps with a large ε of Adam's: rounding stays rounding (tests/test_two_processes.py)."""
+    torch._dynamo.reset()  # it counts how often a function is compiled
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    same = ["train.steps=6", "optimizer.eps=1e-3", f"update.rule={rule}", "game.objective=relativistic"]
+    same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every=2"]
+    for name in ("true", "false"):
+        assert run(tmp_path / name, *same, f"train.compile={name}") == 0
+    for network in ("generator", "critic"):
+        one, two = (
+            load_file(tmp_path / name / f"digits/checkpoints/step-00000006/{network}.safetensors")
+            for name in ("true", "false")
+        )
+        assert one.keys() == two.keys()
+        for key in one:
+            assert torch.allclose(one[key], two[key], rtol=0, atol=1e-7), key
+
+
 def test_hot_path_never_waits_for_the_device(tmp_path):
     """Twelve steps between two logs read as many numbers back from tensors as six: none."""
 
@@ -225,6 +307,7 @@ def test_hot_path_never_waits_for_the_device(tmp_path):
     for steps in (6, 12):
         with Readings() as readings:
             rare = ["log.every=100", "sample.every=0", "checkpoint.every=100", "game.objective=hinge", "penalty.r1=1"]
+            rare += ["augment.name=ada", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.clip=1", "game.pack=2"]
             assert run(tmp_path / str(steps), f"train.steps={steps}", *rare) == 0
         counts.append(readings.count)
     assert counts[0] == counts[1]

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adversarial import augmentation
 from adversarial.objectives import OBJECTIVES
 from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
@@ -26,6 +27,7 @@ from utils.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
+SCHEDULED = ("update", "penalty", "augment", "optimizer")  # sections with a schedule over the run
 PRECISIONS = ("no", "bf16", "float64")
 OPTIMIZERS = ("adam", "sgd")
 BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
@@ -50,6 +52,8 @@ class GameConfig:
     name: str = "generation"  # who plays: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: str = "non_saturating"  # what the players minimise: a key of adversarial.objectives.OBJECTIVES
     conditional: bool = False  # generation: give the data's class labels to both players
+    auxiliary: float = 0.0  # conditional: AC-GAN, weight of its class loss: the critic names the class, untold; 0: off
+    pack: int = 1  # generation: samples that the critic judges at once (PacGAN), with one score for them all
     method: str = "dann"  # games of domains: what the critics see, or a baseline; a key of utils.recognition.METHODS
     margin: float = 4.0  # mdd: γ, the weight of the source's side
     pretrained: str = ""  # adda: folder of a run with method=source_only, the same source and the same model
@@ -74,7 +78,31 @@ class PenaltyConfig:
     r1: float = 0.0  # γ of γ/2·E|∂s/∂x|² over real samples; 0: off
     r2: float = 0.0  # the same over fakes
     gp: float = 0.0  # γ of WGAN-GP's γ·E(|∂s/∂x| - 1)² between reals and fakes; 10 in its paper
+    dragan: float = 0.0  # γ of the same beside reals (DRAGAN); 10 in its paper
+    dragan_noise: float = 0.25  # how far beside them: the noise's deviation in each number of a sample
+    lecam: float = 0.0  # γ of LeCam's E(s - α)² on scores, α the other side's moving average; 0.01 to 0.3 in its paper
+    consistency: float = 0.0  # γ of bCR's E(s(x) - s(T x))², T mirrors and shifts images; 10 in its paper
+    path: float = 0.0  # γ of the generator's path length penalty (StyleGAN2); 2 in its paper
+    clip: float = 0.0  # limit of the critic's weights after each of its steps (WGAN); 0.01 in its paper; 0: off
+    every: int = 1  # steps from one application of the critic's penalties, as many times as strong, to the next
+    path_every: int = 4  # the same for the path length
     schedule: str = "constant"  # of all γ over the run: a key of adversarial.schedules.SCHEDULES
+
+
+@dataclass
+class AugmentConfig:
+    """Fields of ``augment.*``: what the critic sees of real and fake images, both changed at random."""
+
+    name: str = (
+        "none"  # none, diffaugment (on every image), or ADA's pipeline: scheduled (p of the step), ada (adaptive)
+    )
+    policy: list[str] = field(default_factory=list)  # transforms, named in adversarial/augmentation.py; []: the paper's
+    p: float = 0.3  # scheduled: the probability of each transform
+    schedule: str = "constant"  # scheduled: of p over the run, a key of adversarial.schedules.SCHEDULES
+    warmup: int = 0  # scheduled: steps over which p rises linearly from 0 to its schedule
+    target: float = 0.6  # ada: p grows where the mean sign of real scores is above it
+    images: int = 500000  # ada: images over which p can move by 1
+    every: int = 4  # ada: steps between moves of p
 
 
 @dataclass
@@ -101,7 +129,7 @@ class TrainConfig:
     accumulate: int = 1  # micro-batches that a process cuts its share of a batch into, to save memory
     precision: str = "no"  # no: float32; bf16: autocast to bfloat16; float64: to check what is exact
     sync_batchnorm: bool = False  # BatchNorm over the batch of all processes, not over each one's share
-    compile: bool = False  # torch.compile both networks; not together with penalties
+    compile: bool = False  # torch.compile both networks
     channels_last: bool = True  # NHWC memory for convolutions: faster on CPUs and on GPUs with tensor cores
 
 
@@ -176,6 +204,7 @@ class Config:
     game: GameConfig = field(default_factory=GameConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -243,6 +272,11 @@ def identity(config: Config) -> dict[str, Any]:
     """What identifies a run, as {"section.key": value}: a run that differs in it is another run."""
     runtime = tuple(f"{name}." for name in RUNTIME_KEYS)
     return {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(runtime)}
+
+
+def penalised_slope(config: Config) -> str | None:
+    """The first penalty in use, if any, for which the critic's input gradient is differentiated."""
+    return next((name for name in ("r1", "r2", "gp", "dragan") if getattr(config.penalty, name)), None)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -374,7 +408,7 @@ def _check_values(config: Config) -> None:
     check_name("optimizer.name", config.optimizer.name, OPTIMIZERS)
     check_name("update.rule", config.update.rule, RULES)
     check_name("run.device", config.run.device, ("auto", "cpu"))
-    for key in ("update", "penalty", "optimizer"):
+    for key in SCHEDULED:
         check_name(f"{key}.schedule", getattr(config, key).schedule, SCHEDULES)
     if config.train.precision == "fp16":
         raise UserError(
@@ -393,7 +427,7 @@ def _check_values(config: Config) -> None:
         least = 0 if key.endswith(("_depth", "_embedding")) else 1
         if key.startswith("model.") and type(value) is int and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
-    for key in ("update", "penalty", "optimizer"):
+    for key in SCHEDULED:
         schedule = getattr(config, key).schedule
         if config.train.steps is None and schedule != "constant":
             raise UserError(
@@ -412,8 +446,14 @@ def _check_values(config: Config) -> None:
             "update.reuse_fakes keeps the graphs of all micro-batches, so train.accumulate would save no memory; "
             "choose one of the two."
         )
-    if config.train.compile and (config.penalty.r1 or config.penalty.r2 or config.penalty.gp):
-        raise UserError("train.compile cannot serve penalty.r1, r2 or gp: the compiler has no double backward.")
+    _check_conditioning(config)
+    _check_augment(config)
+    penalised = penalised_slope(config)
+    if config.train.compile and penalised and (config.game.name != "generation" or config.game.auxiliary):
+        raise UserError(
+            f"train.compile cannot serve penalty.{penalised} in this game: the compiler has no double backward, and "
+            "there is a way around it for one critic with one score alone; use train.compile=false."
+        )
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
 
@@ -432,10 +472,46 @@ def _check_burn_in(config: Config) -> None:
         raise UserError(f"burn_in.beta2 is {burn_in.beta2} and must be below 1.")
 
 
+def _check_conditioning(config: Config) -> None:
+    game = config.game
+    if game.auxiliary and not game.conditional:
+        raise UserError(f"game.auxiliary={game.auxiliary} needs classes: set game.conditional=true.")
+    if game.auxiliary and config.update.rule == "single_pass":
+        raise UserError(
+            "game.auxiliary has both players want the same class but opposite scores, which one backward pass cannot "
+            "tell apart; use update.rule=simultaneous or update.rule=alternating."
+        )
+    if game.pack > 1 and game.conditional:
+        raise UserError(
+            f"game.pack={game.pack} gives several samples one score, and game.conditional=true each a class of its "
+            "own; use game.pack=1 or game.conditional=false."
+        )
+
+
+def _check_augment(config: Config) -> None:
+    augment = config.augment
+    check_name("augment.name", augment.name, augmentation.NAMES)
+    try:
+        augmentation.augmentation(augment.name, augment.policy)
+    except ValueError as error:
+        raise UserError(f"augment.policy does not fit augment.name={augment.name}: {error}.") from None
+    if not augment.p <= 1:
+        raise UserError(f"augment.p is {augment.p} and must be at most 1.")
+    if augment.name == augmentation.ADAPTIVE and OBJECTIVES[config.game.objective].boundary is None:
+        raise UserError(
+            "augment.name=ada moves p by how many real scores are on the real side of a boundary, and "
+            f"game.objective={config.game.objective} has none; use augment.name=scheduled."
+        )
+
+
 _MINIMA = {
     "run.threads": 0, "run.processes": 0, "train.steps": 1, "train.batch_size": 1, "game.margin": 0,
+    "game.auxiliary": 0, "game.pack": 1,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
-    "penalty.gp": 0, "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
+    "penalty.gp": 0, "penalty.dragan": 0, "penalty.dragan_noise": 0, "penalty.lecam": 0, "penalty.consistency": 0,
+    "penalty.path": 0, "penalty.clip": 0, "penalty.every": 1, "penalty.path_every": 1, "augment.p": 0,
+    "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
+    "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
     "burn_in.images": 0, "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0,
     "guard.rollbacks": 0, "guard.score_gap": 0, "guard.patience": 1, "guard.vanished": 0, "train.accumulate": 1,

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
+from adversarial.augmentation import augmentation
 from adversarial.games import Game, GenerationGame, couples_samples
-from models import FAMILIES
+from adversarial.penalties import input_gradients, zero_centred
+from models import FAMILIES, auxiliary
 from utils import datasets, evaluation, pictures, sampling
-from utils.config import Config
+from utils.config import Config, penalised_slope
 from utils.datasets import DATASETS, DataSet
 from utils.errors import UserError, check_name
 from utils.evaluation import Record
@@ -54,28 +57,48 @@ class Generation:
     def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
         if config.game.conditional and not sizes["classes"]:
             raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
+        if config.game.auxiliary and sizes["classes"] < 2:
+            raise UserError(f"game.auxiliary tells classes apart, and data set '{config.data.name}' has one alone.")
         family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
+        _check_images(config, shape)
         classes = sizes["classes"] if config.game.conditional else 0
         try:
             with seeded(config.seed, "initialisation"):
-                return family.generator(config.model, shape, classes), family.critic(config.model, shape, classes)
+                generator = family.generator(config.model, shape, classes)
+                judged = _judged_shape(config, shape)
+                critic = family.critic(config.model, judged, 0 if config.game.auxiliary else classes)
+                critic = auxiliary.Critic(critic, judged, classes) if config.game.auxiliary else critic
         except ValueError as error:
             raise UserError(
                 f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
             ) from None
+        if config.penalty.path and not (hasattr(generator, "map") and hasattr(generator, "synthesise")):
+            raise UserError(
+                f"penalty.path needs a generator with a mapping network, and model.name={config.model.name} has none; "
+                "use penalty.path=0."
+            )
+        return generator, critic
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """A generator begins at random."""
 
     def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
         """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
+        _check_packs(config, accelerator.num_processes)
         draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
         label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
-        coupled = couples_samples(players.critic, draw.normal("x", data.shape), label)
+        scores = 2 if config.game.auxiliary else 0  # the score itself and the class's log-odds
+        inputs = draw.normal("x", _judged_shape(config, data.shape))
+        coupled = couples_samples(players.critic, inputs, label, classes=scores)
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
+        if config.train.compile and penalised_slope(config):
+            _check_compiled(config, coupled, players.critic, inputs, label, accelerator)
         together = not coupled and judges_in_one_call(config)
-        return GenerationGame(generator, critic, config.model.latent_dim, config.game.conditional, together)
+        return GenerationGame(
+            generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
+            augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
+        )  # fmt: skip
 
     def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
         """Samples of the average generator, from the same latents every time."""
@@ -117,6 +140,60 @@ def judges_in_one_call(config: Config) -> bool:
 def no_family(config: Config, families: list[str]) -> str:
     """What is said of networks that do not play this game."""
     return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
+
+
+def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what the critic judges at once."""
+    return (config.game.pack * shape[0], *shape[1:])
+
+
+def _check_packs(config: Config, processes: int) -> None:
+    """Raise UserError if a process's share of the batch is not made of whole packs."""
+    parts = config.game.pack * processes * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size} and must be a multiple of {parts}: "
+            f"game.pack={config.game.pack} samples are judged at once, in each of {processes} processes and "
+            f"{config.train.accumulate} micro-batches."
+        )
+
+
+def _check_compiled(
+    config: Config, coupled: bool, critic: nn.Module, inputs: Tensor, label: Tensor | None, accelerator: Accelerator
+) -> None:
+    """Raise UserError if the critic's slope cannot be compiled: found out by a penalised step, which is then undone."""
+    what = f"train.compile cannot serve penalty.{penalised_slope(config)} with the critic of model.name="
+    if coupled:
+        raise UserError(
+            f"{what}{config.model.name}: its scores depend on the whole batch, as with BatchNorm; use "
+            "train.compile=false or a critic without batch statistics."
+        )
+    before = {name: value.clone() for name, value in critic.state_dict().items()}
+    try:
+        with accelerator.autocast():
+            x = inputs.requires_grad_()
+            (slope,) = input_gradients([critic(x, label)], [x])
+        learning = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+        torch.autograd.grad(zero_centred(slope).mean(), learning, allow_unused=True)
+    except (RuntimeError, TorchDynamoException) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"{what}{config.model.name} ({reason}); use train.compile=false.") from error
+    critic.load_state_dict(before)
+
+
+def _check_images(config: Config, shape: tuple[int, ...]) -> None:
+    """Raise UserError where samples of this shape cannot be changed as ``config`` says."""
+    square = len(shape) == 3 and shape[1] == shape[2]
+    what = f"samples of shape {shape} in data.name={config.data.name}"
+    if config.augment.name != "none" and not (square and shape[0] in (1, 3)):
+        raise UserError(
+            f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the {what}; use "
+            "augment.name=none."
+        )
+    if config.penalty.consistency and not square:
+        raise UserError(
+            f"penalty.consistency mirrors and shifts square images, not the {what}; use penalty.consistency=0."
+        )
 
 
 def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:

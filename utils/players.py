@@ -1,4 +1,6 @@
-"""The players of a run: both networks, the generator's average, both optimisers; and their form in a checkpoint."""
+"""The players of a run: both networks, the generator's average, both optimisers, the game's memory; and their form in
+a checkpoint.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,10 +11,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from adversarial import memory
+from adversarial.compiled import with_slope
+from adversarial.games import Memory
 from utils import checkpoint, ema
 from utils.checkpoint import Checkpoint, Tensors
-from utils.config import Config, OptimizerConfig
+from utils.config import Config, OptimizerConfig, penalised_slope
 from utils.errors import UserError
+from utils.memory import keepers
 from utils.processes import memory_format
 from utils.sync_batchnorm import synchronise
 
@@ -23,12 +29,13 @@ Networks = Callable[[Config, State], tuple[nn.Module, nn.Module]]
 
 @dataclass(frozen=True)
 class Players:
-    """Networks without any wrapper, and what goes with them."""
+    """Networks without any wrapper, and what goes with them; ``memory`` is the game's."""
 
     generator: nn.Module
     critic: nn.Module
     average: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
+    memory: Memory
 
     def tensors(self) -> Tensors:
         """Everything that training changes, by file name."""
@@ -36,6 +43,7 @@ class Players:
             **self.networks(),
             "generator_optimizer": checkpoint.optimizer_tensors(self.optimizers["generator"], self.generator),
             "critic_optimizer": checkpoint.optimizer_tensors(self.optimizers["critic"], self.critic),
+            **({"memory": self.memory} if self.memory else {}),
         }
 
     def networks(self) -> Tensors:
@@ -54,9 +62,13 @@ class Players:
             stepped = saved.state["step"] > 0 and _moment(optimizer)
             if stepped and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
+        if lacking := self.memory.keys() ^ saved.tensors.get("memory", {}).keys():
+            raise UserError(f"{saved.path}/memory.safetensors does not fit the game: {', '.join(sorted(lacking))}.")
         self.load_tensors(saved.tensors)
         for name, optimizer in self.optimizers.items():
             checkpoint.load_optimizer(optimizer, networks[name], saved.tensors.get(f"{name}_optimizer", {}))
+        for name, value in self.memory.items():
+            value.copy_(saved.tensors["memory"][name])
 
     def load_networks(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's networks alone; nothing is changed unless all of them fit."""
@@ -85,7 +97,7 @@ def build(config: Config, generator: nn.Module, critic: nn.Module, device: torch
         "generator": _optimizer(config.optimizer, generator, config.optimizer.generator_lr),
         "critic": _optimizer(config.optimizer, critic, config.optimizer.critic_lr),
     }
-    return Players(generator, critic, ema.averaged(generator), optimizers)
+    return Players(generator, critic, ema.averaged(generator), optimizers, memory.start(keepers(config), device))
 
 
 def _optimizer(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -107,9 +119,12 @@ def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[
     if config.train.sync_batchnorm and accelerator.num_processes > 1:
         for network in (players.generator, players.critic):
             synchronise(network)
-    if config.train.compile:
-        for network in (players.generator, players.critic):
-            network.compile()  # in place: the names in checkpoints stay as they are
+    if config.train.compile:  # in place: the names in checkpoints stay as they are
+        players.generator.compile()
+        if penalised_slope(config):
+            players.critic.forward = with_slope(players.critic)
+        else:
+            players.critic.compile()
     return [accelerator.prepare(network) for network in (players.generator, players.critic)]
 
 

@@ -75,6 +75,13 @@ class Seen(NamedTuple):
     samples: Samples
 
 
+# What games of domains have no use for, and the value that says so.
+FOR_GENERATION = {
+    "game.auxiliary": 0, "game.pack": 1, "augment.name": "none", "penalty.dragan": 0, "penalty.lecam": 0,
+    "penalty.consistency": 0, "penalty.path": 0,
+}  # fmt: skip
+
+
 class Adaptation:
     """Two domains (``utils.kinds.Kind``)."""
 
@@ -96,6 +103,10 @@ class Adaptation:
             raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.features]))
         if config.game.conditional:
             raise UserError("game.conditional is for game.name=generation; game.method=cdan sees predictions.")
+        for key, off in FOR_GENERATION.items():
+            section, name = key.split(".")
+            if (value := getattr(getattr(config, section), name)) != off:
+                raise UserError(f"{key}={value} is for game.name=generation; use {key}={off}.")
         if bool(config.game.pretrained) != METHODS[config.game.method].split:
             raise UserError(
                 f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "

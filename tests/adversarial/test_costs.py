@@ -45,8 +45,8 @@ class Flops(FlopCounterMode):
         self.mod_tracker.__exit__ = lambda *_: None
 
 
-def flops(plan: str, objective: str = "non_saturating", gamma: Gamma = Gamma()) -> int:
-    game = dcgan_pair(together=plan != "simultaneous")  # as train.py plays it
+def flops(plan: str, objective: str = "non_saturating", gamma: Gamma = Gamma(), together: bool | None = None) -> int:
+    game = dcgan_pair(plan != "simultaneous" if together is None else together)  # as train.py plays it
     rounds = [(Batch(torch.randn(N, 3, 32, 32)), SeededDraw(N, dtype=torch.float32))]
     with Flops() as counter:
         play_turns(PLANS[plan](game, OBJECTIVES[objective], rounds, Weights(gamma)), game)
@@ -104,3 +104,37 @@ def test_shared_forward_without_coefficients_costs_a_sixth_less():
 def test_a_pass_with_both_penalties_saves_a_quarter():
     cost = {plan: flops(plan, "relativistic", Gamma(1, 1)) for plan in PLANS}
     assert cost["single_pass"] / cost["alternating-fresh"] <= 0.77
+
+
+# What a penalty costs beside the plain step, in forwards of a batch, real and fake judged apart. The slope of one side
+# costs 1, and a backward pass through it 2. Points of their own cost a forward and its backward of 2 on top, and the
+# slope's backward goes once more through the forward. A relativistic generator's own turn judges the reals, too.
+PENALISED = {
+    # name: (objective, γ, more by the penalty, more where the generator has a turn of its own)
+    "r1": ("non_saturating", Gamma(r1=1), 3, 0),
+    "r1+r2": ("relativistic", Gamma(1, 1), 6, 1),
+    "gp": ("wasserstein", Gamma(gp=1), 6, 0),
+    "dragan": ("non_saturating", Gamma(dragan=1), 6, 0),
+    "consistency": ("hinge", Gamma(consistency=1), 6, 0),
+}
+# Single pass to alternating with (fresh, reused) fakes, as counted; the unit costs say 12/15, 15/19, 15/18 and so on.
+RATIOS = {
+    "r1": (0.80, 0.87),
+    "r1+r2": (0.78, 0.83),
+    "gp": (0.84, 0.89),
+    "dragan": (0.84, 0.89),
+    "consistency": (0.83, 0.89),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALISED)
+def test_what_penalties_cost(penalty):
+    """Within 4 % of the unit costs: |G| is 8 % more than |D|, and first layers need no gradient of their inputs."""
+    objective, gamma, more, own_turn = PENALISED[penalty]
+    critic = forward_flops(dcgan_pair().critic, torch.randn(N, 3, 32, 32))
+    cost = {plan: flops(plan, objective, gamma, together=False) / critic for plan in PLANS}
+    for plan, measured in cost.items():
+        units = UNITS[plan] + more + (own_turn if plan.startswith("alternating") else 0)
+        assert measured == pytest.approx(units, rel=0.04), plan
+    ratios = [cost["single_pass"] / cost[f"alternating-{fakes}"] for fakes in ("fresh", "reused")]
+    assert ratios == pytest.approx(RATIOS[penalty], abs=0.005)

@@ -5,9 +5,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adversarial.games import Batch, GenerationGame, Play, couples_samples
+from adversarial.games import Batch, GenerationGame, Play, couples_samples, packed
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import CRITIC, GENERATOR
 from models import dcgan
@@ -279,3 +281,35 @@ def test_game_takes_any_generator_and_critic():
     batch = Batch(torch.randn(4, 2), torch.ones(4, 1))
     play = game.play(batch, SeededDraw(4, dtype=torch.float32))
     assert [scores.shape for (scores,) in game.judge(play)] == [(4, 1), (4, 1)]
+
+
+# --- packs and augmentations -------------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(pack=st.integers(1, 4), packs=st.integers(1, 3), shape=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_a_pack_is_samples_in_a_row_side_by_side(pack, packs, shape):
+    x = torch.randn(pack * packs, *shape)
+    together = packed(x, pack)
+    assert together.shape == (packs, pack * shape[0], *shape[1:])
+    for i, sample in enumerate(x):
+        begin = i % pack * shape[0]
+        assert torch.equal(together[i // pack, begin : begin + shape[0]], sample)
+
+
+def test_real_and_fake_are_looked_at_by_numbers_of_their_own():
+    seen = []
+
+    def augment(draw, stream, p):
+        seen.append((stream, p))
+        return lambda x: 2 * x if stream == "augment real" else 3 * x
+
+    p = torch.tensor(0.25)
+    game = image_game(augment=augment, memory={"augment_p": p})
+    play = game.play(image_batch(), SeededDraw(4))
+    assert seen == [("augment real", p), ("augment fake", p)]
+    (real,), (fake,) = game.judge(play)
+    torch.testing.assert_close(real, game.critic(2 * play.real[0]))
+    torch.testing.assert_close(fake, game.critic(3 * play.fake[0]))
+    p.fill_(1)
+    assert play.report["augment_p"].item() == 0.25  # as it was when the game was played

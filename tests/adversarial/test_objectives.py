@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adversarial.objectives import OBJECTIVES, confusion, log_odds, log_odds_of_all
+from adversarial.objectives import OBJECTIVES, Auxiliary, confusion, log_odds, log_odds_of_all
 
 
 def log_sigmoid(t):
@@ -122,3 +122,18 @@ def test_confusion_over_two_classes_needs_one_score_only():
     logits = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     label = torch.arange(50) % 2
     torch.testing.assert_close(confusion(log_odds(logits, label)), confusion(log_odds_of_all(logits, label)))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_auxiliary_adds_the_cross_entropy_of_the_class_for_both_players(name):
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 5, 4, dtype=torch.float64), torch.arange(5) % 4
+    scores = torch.randn(2, 5, dtype=torch.float64)
+    both = [torch.stack([s, log_odds(z, label)], dim=1) for s, z in zip(scores, logits, strict=True)]
+    entropy = [torch.nn.functional.cross_entropy(z, label, reduction="none") for z in logits]
+    objective, plain = Auxiliary(OBJECTIVES[name], 0.5), OBJECTIVES[name]
+    torch.testing.assert_close(
+        objective.critic_loss(*both), plain.critic_loss(*scores) + 0.5 * entropy[0] + 0.5 * entropy[1]
+    )
+    torch.testing.assert_close(objective.generator_loss(*both), plain.generator_loss(*scores) + 0.5 * entropy[1])
+    assert (objective.pairs, objective.boundary) == (plain.pairs, plain.boundary)

@@ -1,6 +1,7 @@
 """Every update rule gives the gradients of two plain, separate backward passes, whatever the game."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,18 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from adversarial.augmentation import augmentation
+from adversarial.compiled import with_slope
 from adversarial.games import VIEWS, GenerationGame, Play
-from adversarial.objectives import OBJECTIVES
+from adversarial.objectives import OBJECTIVES, Auxiliary
+from adversarial.penalties import Gamma
 from adversarial.updates import CRITIC, GENERATOR, Weights, alternating, simultaneous, single_pass
-from models import mlp
+from models import auxiliary, mlp
 from tests.adversarial.toy_games import (
+    ALL_OF_THEM,
     BOTH,
+    CLASSES,
+    CONSISTENCY,
+    DRAGAN,
     GP,
     LATENT,
+    LECAM,
+    MEMORY,
     NO_GAMMA,
     PLANS,
     R1,
     R2,
+    SHAPE,
     SeededDraw,
     assert_same,
     domain_game,
@@ -29,6 +40,7 @@ from tests.adversarial.toy_games import (
     image_batch,
     image_game,
     invariance_game,
+    mapped_game,
     play_turns,
     relative_error,
     separate_passes,
@@ -54,9 +66,10 @@ every_plan = pytest.mark.parametrize("plan", PLANS)
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
 
-def check(plan: str, game, objective: str, batch, draw: SeededDraw, weights: Weights = Weights(), tolerance=EXACT):
-    want = separate_passes(plan, game, OBJECTIVES[objective], batch, draw, weights)
-    got = play_turns(PLANS[plan](game, OBJECTIVES[objective], [(batch, draw)], weights), game)
+def check(plan: str, game, name: str, batch, draw: SeededDraw, weights: Weights = Weights(), tolerance=EXACT, class_=0):
+    objective = Auxiliary(OBJECTIVES[name], class_) if class_ else OBJECTIVES[name]
+    want = separate_passes(plan, game, objective, batch, draw, weights)
+    got = play_turns(PLANS[plan](game, objective, [(batch, draw)], weights), game)
     assert_same(got, want, tolerance)
 
 
@@ -106,6 +119,130 @@ def test_same_gradients_whatever_the_domain_critics_see(objective, plan, view):
     torch.manual_seed(0)
     check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(BOTH, coefficient=0.6))
     check(plan, domain_game(view), objective, vector_batch(5, 3), SeededDraw(5), Weights(GP, coefficient=0.6))
+
+
+AUGMENTATIONS = {
+    "diffaugment": augmentation("diffaugment", []),
+    "ada": augmentation("ada", ["blit", "geometry", "colour:0.5", "cutout"]),
+}
+
+
+MORE_GAMMAS = {"none": NO_GAMMA, **GAMMAS, "dragan": DRAGAN, "lecam": LECAM, "consistency": CONSISTENCY}
+
+
+@pytest.mark.parametrize("gamma", {**MORE_GAMMAS, "all": ALL_OF_THEM})
+@pytest.mark.parametrize("kind", ["augmented", "augmented-conditional", "packed-augmented"])
+@every_plan
+@every_objective
+def test_same_gradients_with_every_penalty_whatever_the_critic_is_shown(objective, plan, kind, gamma):
+    """Augmented images and packs of two: the gradient passes through both to the generator, and penalties are taken on
+    the images before them.
+    """
+    options = {
+        "augmented": {"augment": AUGMENTATIONS["ada"]},
+        "augmented-conditional": {"augment": AUGMENTATIONS["diffaugment"], "conditional": True, "norm": "group"},
+        "packed-augmented": {"pack": 2, "augment": AUGMENTATIONS["ada"], "norm": "spectral"},
+    }
+    game = image_game(**options[kind], memory=MEMORY)
+    check(plan, game, objective, image_batch(), SeededDraw(4), Weights({**MORE_GAMMAS, "all": ALL_OF_THEM}[gamma], 0.6))
+
+
+def naming_game(**options) -> GenerationGame:
+    """A critic that names the class (AC-GAN)."""
+    game, told = image_game(**options), image_game(conditional=True)
+    critic = auxiliary.Critic(game.critic.float(), SHAPE, CLASSES).double()
+    spread(critic.head)
+    return GenerationGame(told.generator, critic, LATENT, True, game.together, 1, game.augment, game.memory)
+
+
+@pytest.mark.parametrize("gamma", {**MORE_GAMMAS, "all": ALL_OF_THEM})
+@pytest.mark.parametrize("plan", [plan for plan in PLANS if plan != "single_pass"])
+@every_objective
+def test_same_gradients_with_a_critic_that_names_the_class(objective, plan, gamma):
+    """Penalties are on the score alone."""
+    game = naming_game(norm="group", augment=AUGMENTATIONS["ada"], memory=MEMORY)
+    weights = Weights({**MORE_GAMMAS, "all": ALL_OF_THEM}[gamma], 0.6)
+    check(plan, game, objective, image_batch(), SeededDraw(4), weights, class_=0.7)
+
+
+@pytest.mark.parametrize("plan", ["alternating-fresh", "simultaneous"])
+def test_reports_how_well_the_class_is_named(plan):
+    """The mean probability that the critic gives a sample's class."""
+    game, batch, draw = naming_game(), image_batch(), SeededDraw(4)
+    (turn, *_) = _played(PLANS[plan], game, [(batch, draw)], Auxiliary(OBJECTIVES["hinge"], 1.0))
+    play = game.play(batch, draw)
+    for side, (x,) in (("real", play.real), ("fake", play.fake)):
+        p = game.critic.head(game.critic.critic.features(x)).softmax(1)[range(4), batch.label]
+        torch.testing.assert_close(turn.report[f"class_probability_{side}"], p.mean().detach())
+
+
+def test_a_single_pass_refuses_a_critic_that_names_the_class():
+    with pytest.raises(ValueError, match="one score per sample; use the simultaneous or the alternating rule"):
+        check("single_pass", naming_game(), "hinge", image_batch(), SeededDraw(4), class_=1)
+
+
+@pytest.mark.parametrize("layers", [None, 2])
+@pytest.mark.parametrize("gamma", {"path": NO_GAMMA, "path+r1+r2": BOTH})
+@every_plan
+def test_same_gradients_with_the_generators_path_length(plan, gamma, layers):
+    torch.manual_seed(0)
+    weights = Weights(replace({"path": NO_GAMMA, "path+r1+r2": BOTH}[gamma], path=2.0), 0.6)
+    check(plan, mapped_game(layers), "non_saturating", image_batch(), SeededDraw(4), weights)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+@every_plan
+def test_the_critics_weights_are_clipped_after_each_of_its_steps(plan, rounds):
+    game = image_game()
+    played = [(image_batch(path=f"data{i}"), SeededDraw(4, str(i))) for i in range(rounds)]
+    for turn in PLANS[plan](game, OBJECTIVES["wasserstein"], played, Weights(Gamma(clip=0.01))):
+        with torch.no_grad():
+            for player in turn.players:  # an optimiser that moves far
+                for p in getattr(game, player).parameters():
+                    p += 1 if p.grad is None else p.grad.sign()
+        if turn.players == (GENERATOR,):
+            assert flat(game.critic.parameters()).abs().max() <= 0.01
+        game.critic.zero_grad()
+        game.generator.zero_grad()
+    assert flat(game.critic.parameters()).abs().max() == pytest.approx(0.01)
+    assert flat(game.generator.parameters()).abs().max() > 0.1
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(
+    objective=st.sampled_from(sorted(OBJECTIVES)),
+    pack=st.integers(1, 4),
+    packs=st.integers(1, 3),
+    width=st.integers(1, 3),
+    gamma=st.builds(Gamma, *[st.sampled_from([0.0, 0.7])] * 5),
+    together=st.booleans(),
+)
+def test_packs_of_any_size(objective, pack, packs, width, gamma, together):
+    """Points, too: m of them are one input of the critic, with one coefficient for all m."""
+    torch.manual_seed(pack)
+    config, n = mlp.Config(latent_dim=2, width=5, depth=1), pack * packs
+    generator = mlp.Generator(config, (width,), 0).double()
+    critic = mlp.Critic(config, (pack * width,), 0).double()
+    game = GenerationGame(generator, critic, 2, False, together, pack, memory=MEMORY)
+    batch = vector_batch(n, width)
+    for plan in PLANS:
+        check(plan, game, objective, batch, SeededDraw(n), Weights(gamma))
+
+
+@pytest.mark.parametrize("gamma", {**GAMMAS, "dragan": DRAGAN, "all": ALL_OF_THEM})
+@every_plan
+def test_same_gradients_with_a_compiled_critic(monkeypatch, plan, gamma):
+    """Scores and slope come out of one compiled function, whole (fullgraph)."""
+    torch._dynamo.reset()  # it counts how often a function is compiled
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
+    options = {"norm": "group", "augment": AUGMENTATIONS["ada"], "memory": MEMORY, "conditional": True}
+    game, plain = image_game(**options), image_game(**options)
+    objective, batch, draw = OBJECTIVES["relativistic"], image_batch(), SeededDraw(4)
+    weights = Weights({**GAMMAS, "dragan": DRAGAN, "all": ALL_OF_THEM}[gamma])
+    want = separate_passes(plan, plain, objective, batch, draw, weights)
+    game.critic.forward = with_slope(game.critic)
+    assert_same(play_turns(PLANS[plan](game, objective, [(batch, draw)], weights), game), want, EXACT)
 
 
 ONE_SIDED = [name for name, objective in OBJECTIVES.items() if not objective.pairs]
@@ -415,10 +552,10 @@ def test_every_critic_update_has_its_own_round_and_the_last_serves_the_generator
     assert relative_error(generator, want[-1][GENERATOR]) <= EXACT
 
 
-def _played(rule, game, rounds, objective: str = "non_saturating", **options):
+def _played(rule, game, rounds, objective=OBJECTIVES["non_saturating"], **options):
     """Run a rule, clear the gradients after each turn as a training loop does, and list the turns."""
     turns = []
-    for turn in rule(game, OBJECTIVES[objective], rounds, **options):
+    for turn in rule(game, objective, rounds, **options):
         turns.append(turn)
         game.critic.zero_grad()
         game.generator.zero_grad()

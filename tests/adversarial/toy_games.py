@@ -19,7 +19,7 @@ from adversarial.games import (
 )
 from adversarial.objectives import Objective
 from adversarial.penalties import Gamma
-from adversarial.updates import CRITIC, GENERATOR, RULES, Turn, Weights
+from adversarial.updates import CHANGED, CRITIC, GENERATOR, RULES, Turn, Weights
 from models import dcgan
 
 # Every rule, the alternating one both ways.
@@ -82,6 +82,35 @@ class ToyCritics(nn.Module):
         return tuple(score.squeeze(1) for score in scores)
 
 
+class MappedGenerator(nn.Module):
+    """Images from an intermediate latent w, that each layer has its own copy of, as StyleGAN2's."""
+
+    def __init__(self, layers: int | None):
+        super().__init__()
+        self.copies = layers
+        self.mapping = nn.Sequential(nn.Linear(LATENT, 5), nn.Tanh())
+        self.first, self.last = nn.Linear(5, 6), nn.Linear(5, 6)
+        self.image = nn.Linear(6, torch.Size(SHAPE).numel())
+
+    def map(self, latent: Tensor, label: Tensor | None) -> Tensor:
+        w = self.mapping(latent)
+        return w if self.copies is None else w[:, None].expand(-1, self.copies, -1)
+
+    def synthesise(self, w: Tensor) -> Tensor:
+        first, last = (w, w) if self.copies is None else w.unbind(1)
+        return self.image(self.first(first).tanh() * self.last(last).tanh()).tanh().unflatten(1, SHAPE)
+
+    def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.synthesise(self.map(latent, label))
+
+
+def mapped_game(layers: int | None) -> GenerationGame:
+    """A game whose generator has path lengths."""
+    game = image_game(memory={"path_mean": torch.tensor(0.3)})
+    game.generator = MappedGenerator(layers).double()
+    return game
+
+
 SIZES = {
     "features": [4], "layers": [5, 4], "multilinear": [4 * CLASSES], "multilinear_entropy": [4 * CLASSES],
     "classes": [4] * CLASSES, "margin": [4],
@@ -103,16 +132,22 @@ def invariance_game(view: str = "features", size: int = 3, every_class: bool = F
 
 
 def image_game(
-    norm: str = "none", conditional: bool = False, together: bool = True, dtype: torch.dtype = torch.float64
+    norm: str = "none",
+    conditional: bool = False,
+    together: bool = True,
+    dtype: torch.dtype = torch.float64,
+    pack: int = 1,
+    **options,
 ) -> GenerationGame:
     """A DCGAN pair for 8x8 images. The generator has BatchNorm: rules must not care what couples *its* samples."""
     torch.manual_seed(0)
     config = dcgan.Config(latent_dim=LATENT, generator_width=2, critic_width=4, critic_norm=norm)
     classes = CLASSES if conditional else 0
-    generator, critic = dcgan.Generator(config, SHAPE, classes), dcgan.Critic(config, SHAPE, classes)
+    generator = dcgan.Generator(config, SHAPE, classes)
+    critic = dcgan.Critic(config, (pack * SHAPE[0], *SHAPE[1:]), classes)
     for network in (generator, critic):
         spread(network)
-    return GenerationGame(generator.to(dtype), critic.to(dtype), LATENT, conditional, together)
+    return GenerationGame(generator.to(dtype), critic.to(dtype), LATENT, conditional, together, pack, **options)
 
 
 def spread(network: nn.Module, scale: float = 0.3) -> None:
@@ -171,8 +206,7 @@ def separate_passes(
         loss = loss + _textbook_penalty(scores, x, weights.gamma.r1)
     for scores, x in zip(fake_scores, fake, strict=True):
         loss = loss + _textbook_penalty(scores, x, weights.gamma.r2)
-    if weights.gamma.gp:
-        loss = loss + _textbook_gradient_penalty(first, real, fake, play, draw, weights.gamma.gp)
+    loss = loss + _textbook_regularisers(first, real, fake, real_scores, fake_scores, play, draw, weights.gamma)
     loss.backward()
     critic = gradients_of(first.critic)
 
@@ -183,13 +217,15 @@ def separate_passes(
     play = second.play(batch, draw.fork("generator") if plan == "alternating-fresh" else draw)
     needs_real = objective.pairs or any(x.requires_grad for x in play.real)
     if alternating and not needs_real:
-        real_scores, fake_scores = [], [second.critic(*play.fake, play.condition)]
+        real_scores, fake_scores = [], [second.critic(_presented(second, *play.fake, play, 1), play.condition)]
     else:
         real_scores, fake_scores = _judge(second, play.real, play.fake, play)
     loss = _weighted(objective.generator_loss, objective.pairs, real_scores if needs_real else [], fake_scores, play)
     loss = loss * weights.coefficient
     if play.task_loss is not None:
         loss = loss + play.task_loss
+    if weights.gamma.path:
+        loss = loss + _textbook_path_length(second, draw.fork("path"), weights.gamma.path)
     loss.backward()
     return {CRITIC: critic, GENERATOR: gradients_of(second.generator)}
 
@@ -225,11 +261,18 @@ def _judge(game, real: list[Tensor], fake: list[Tensor], play: Play) -> tuple[li
             return [torch.stack([_log_odds(z, y) for y in labels], 1) for z in game.critic(*real)], []
         return [_log_odds(logits, play.condition) for logits in game.critic(*real)], []
     labels = [] if play.condition is None else [play.condition]
-    (real,), (fake,) = real, fake
+    real, fake = (_presented(game, *x, play, side) for side, x in enumerate((real, fake)))
     if not game.together:
         return [game.critic(real, *labels)], [game.critic(fake, *labels)]
     scores = game.critic(torch.cat([real, fake]), *(torch.cat([label, label]) for label in labels))
     return [scores[: len(real)]], [scores[len(real) :]]
+
+
+def _presented(game: GenerationGame, x: Tensor, play: Play, side: int) -> Tensor:
+    """What the critic is given of a side: looked at, and every m-th sample side by side with the m - 1 behind it."""
+    if play.looks is not None:
+        x = play.looks[side](x)
+    return torch.cat([x[i :: game.pack] for i in range(game.pack)], dim=1)
 
 
 def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
@@ -237,31 +280,74 @@ def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
     return p.log() - (1 - p).log()
 
 
-def _textbook_gradient_penalty(game, real, fake, play: Play, draw: SeededDraw, gamma: float) -> Tensor:
-    """γ · E(‖∂s/∂x̂‖ - 1)² at x̂ = u·real + (1 - u)·fake (Gulrajani et al. 2017, algorithm 1)."""
-    u = draw.uniform("gradient penalty")
-    points = []
-    for r, f in zip(real, fake, strict=True):
-        share = u.reshape(-1, *[1] * (r.ndim - 1))
-        points.append((share * r + (1 - share) * f).detach().requires_grad_())
+def _textbook_regularisers(
+    game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw, gamma: Gamma
+) -> Tensor:
+    """All of the critic's penalties but the zero-centred ones, each by its paper's formula."""
+    total = torch.zeros((), dtype=torch.float64)
+    if gamma.lecam:  # Tseng et al. 2021, eq. 4
+        of_real, of_fake = (game.memory[f"lecam_{side}"] / game.memory["lecam_weight"] for side in ("real", "fake"))
+        scores = [_plain(side[0]) for side in (real_scores, fake_scores)]
+        total = total + gamma.lecam * ((scores[0] - of_fake) ** 2 + (scores[1] - of_real) ** 2).mean()
+    if gamma.consistency:  # Zhao et al. 2021, algorithm 2
+        looks = [CHANGED(draw, f"consistency {i}", 1.0) for i in (0, 1)]
+        changed = _judge(game, [looks[0](real[0].detach())], [looks[1](fake[0].detach())], play)
+        for before, (after,) in zip((real_scores[0], fake_scores[0]), changed, strict=True):
+            total = total + gamma.consistency * ((_plain(before) - _plain(after)) ** 2).mean()
+    if gamma.gp:
+        u = draw.uniform("gradient penalty")
+        points = []
+        for r, f in zip(real, fake, strict=True):  # Gulrajani et al. 2017, algorithm 1
+            share = u.reshape(-1, *[1] * (r.ndim - 1))
+            if len(real_scores[0]) < len(r):  # a pack has the share of its first sample
+                share = torch.stack([share[i - i % game.pack] for i in range(len(share))])
+            points.append((share * r + (1 - share) * f).detach().requires_grad_())
+        total = total + gamma.gp * _textbook_unit_slope(game, points, play)
+    if gamma.dragan:  # Kodali et al. 2017, algorithm 1
+        points = [(r + gamma.noise * draw.normal("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
+        total = total + gamma.dragan * _textbook_unit_slope(game, points, play)
+    return total
+
+
+def _textbook_unit_slope(game, points: list[Tensor], play: Play) -> Tensor:
+    """E(‖∂s/∂x̂‖ - 1)² at the points x̂."""
     if isinstance(game, AdaptationGame):
         scores = _judge(game, points, points, play)[1]
     else:
-        scores = [game.critic(points[0], *([] if play.condition is None else [play.condition]))]
+        x = _presented(game, points[0], play, 1)
+        scores = [game.critic(x, *([] if play.condition is None else [play.condition]))]
     total = torch.zeros((), dtype=torch.float64)
     for score, x in zip(scores, points, strict=True):
-        (gradient,) = torch.autograd.grad(score.sum(), x, create_graph=True)
-        total = total + gamma * ((gradient**2).flatten(1).sum(1).sqrt() - 1).square().mean()
+        (gradient,) = torch.autograd.grad(_plain(score).sum(), x, create_graph=True)
+        square = torch.stack([part.square().sum() for part in gradient.split(len(x) // len(score))])
+        total = total + (square.sqrt() - 1).square().mean()
     return total
+
+
+def _textbook_path_length(game: GenerationGame, draw: SeededDraw, gamma: float) -> Tensor:
+    """γ · E(‖J_w^T y‖ - a)² (Karras et al. 2020, StyleGAN2, eq. 4), the Jacobian row by row."""
+    w = game.generator.map(draw.normal("latent", (LATENT,)), None)
+    images = game.generator.synthesise(w)
+    noise = draw.normal("noise", images.shape[1:]) / (images.shape[2] * images.shape[3]) ** 0.5
+    lengths = []
+    for i in range(len(w)):
+        (slope,) = torch.autograd.grad((images[i] * noise[i]).sum(), w, create_graph=True)
+        layers = slope[i].reshape(-1, slope.shape[-1])
+        lengths.append(((layers**2).sum(1).mean()) ** 0.5)
+    return gamma * (torch.stack(lengths) - game.memory["path_mean"]).square().mean()
 
 
 def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float:
     """γ/2 · E‖∂s/∂x‖² (Mescheder et al. 2018, eq. 9)."""
     if gamma == 0:
         return 0.0
-    own = scores if scores.ndim == 1 else scores[:, 0]
-    (gradient,) = torch.autograd.grad(own.sum(), x, create_graph=True)
-    return gamma / 2 * (gradient**2).sum() / len(x)
+    (gradient,) = torch.autograd.grad(_plain(scores).sum(), x, create_graph=True)
+    return gamma / 2 * (gradient**2).sum() / len(scores)
+
+
+def _plain(score: Tensor) -> Tensor:
+    """The score itself, where there are others beside it."""
+    return score if score.ndim == 1 else score[:, 0]
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
@@ -285,3 +371,8 @@ def assert_same(got: Gradients, want: Gradients, tolerance: float) -> None:
 
 
 NO_GAMMA, R1, R2, BOTH, GP = Gamma(), Gamma(r1=0.7), Gamma(r2=1.3), Gamma(0.7, 1.3), Gamma(gp=0.9)
+DRAGAN, LECAM, CONSISTENCY = Gamma(dragan=0.9), Gamma(lecam=0.4), Gamma(consistency=0.8)
+ALL_OF_THEM = Gamma(0.7, 1.3, 0.9, 0.8, 0.4, 0.6)
+# What the penalties remember: averages of 0.5 and -0.5 with half the weight behind them.
+MEMORY = {name: torch.tensor(value) for name, value in
+          {"augment_p": 0.6, "lecam_real": 0.25, "lecam_fake": -0.25, "lecam_weight": 0.5}.items()}  # fmt: skip

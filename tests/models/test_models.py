@@ -1,9 +1,11 @@
 """Networks: shapes, initialisation, parameter counts, errors."""
 
+import copy
+
 import pytest
 import torch
 
-from models import FAMILIES, dcgan, mlp
+from models import FAMILIES, auxiliary, dcgan, mlp
 
 
 @pytest.mark.parametrize("classes", [0, 3], ids=["unconditional", "conditional"])
@@ -67,7 +69,7 @@ def test_spectral_norm_has_largest_singular_value_one():
     for _ in range(200):  # power iterations, one a forward
         critic(torch.randn(2, 1, 16, 16))
     critic.eval()
-    for layer in (critic.features[0], critic.features[2], critic.score):
+    for layer in (critic.features[0], critic.features[2], critic.last):
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
 
 
@@ -95,3 +97,25 @@ def test_mlp_shapes_and_size():
     assert points.shape == (7, 2)
     assert critic(points, torch.arange(7) % 4).shape == (7,)
     assert sum(p.numel() for p in generator.parameters()) == (2 * 16 + 16) + (16 * 16 + 16) + (16 * 2 + 2)
+
+
+def test_auxiliary_critic_reads_the_class_from_the_features():
+    torch.manual_seed(0)
+    config = dcgan.Config(critic_width=4, critic_norm="batch")
+    inner = dcgan.Critic(config, (1, 8, 8), 0)
+    before = copy.deepcopy(inner.state_dict())
+    critic = auxiliary.Critic(inner, (1, 8, 8), 5)
+    assert all(torch.equal(value, before[name]) for name, value in inner.state_dict().items())
+    assert inner.training
+    critic.eval()
+    x, label = torch.randn(6, 1, 8, 8), torch.arange(6) % 5
+    out = critic(x, label)
+    features = inner.features(x)
+    torch.testing.assert_close(out[:, 0], inner(x))
+    p = critic.head(features).softmax(1)[range(6), label]
+    torch.testing.assert_close(out[:, 1], p.log() - (1 - p).log())
+
+
+def test_auxiliary_head_needs_features():
+    with pytest.raises(ValueError, match="no features"):
+        auxiliary.Critic(mlp.Critic(mlp.Config(), (2,), 0), (2,), 3)

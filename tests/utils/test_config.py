@@ -90,7 +90,7 @@ def changed(config: Config, key: str) -> Config:
         case str():
             value += "-other"
         case list():
-            value = [x / 2 for x in value]
+            value = [x / 2 for x in value] or ["other"]
         case None:
             value = 0.5
         case _:
@@ -298,9 +298,19 @@ REFUSED = {
     "line-break-in-a-name": (['update.rule="a\\nb"'], ["update.rule"]),
     "line-break-in-place-of-a-section": (['train="a\\nb"'], ["'train'"]),
     "line-break-without-a-key": (["a\nb"], ["key=value"]),
-    "compile-with-r1": (["train.compile=true", "penalty.r1=1"], ["train.compile", "penalty.r1"]),
-    "compile-with-r2": (["train.compile=true", "penalty.r2=1"], ["train.compile", "penalty.", "r2"]),
-    "compile-with-gp": (["train.compile=true", "penalty.gp=1"], ["train.compile", "penalty.", "gp"]),
+    "compile-with-r1": (
+        ["train.compile=true", "penalty.r1=1", "game.name=adaptation"],
+        ["train.compile", "penalty.r1"],
+    ),
+    "compile-with-gp": (
+        ["train.compile=true", "penalty.gp=1", "game.name=adaptation"],
+        ["train.compile", "penalty.gp"],
+    ),
+    "penalties-never": (["penalty.every=0"], ["penalty.every is 0", "at least 1"]),
+    "negative-weight": (["penalty.lecam=-1"], ["penalty.lecam is -1", "at least 0"]),
+    "negative-probability": (["augment.name=scheduled", "augment.p=-0.5"], ["augment.p is -0.5", "at least 0"]),
+    "schedule-of-augmentation": (["augment.schedule=ramp"], ["augment.schedule", "ramp", "linear_growth"]),
+    "empty-packs": (["game.pack=0"], ["game.pack is 0", "at least 1"]),
     "schedule-of-λ-without-an-end": (
         ["train.steps=null", "update.schedule=linear_growth"],
         ["update.schedule=linear_growth", "train.steps", "null", "update.schedule=constant"],
