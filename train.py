@@ -14,10 +14,8 @@ from accelerate import Accelerator
 
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
-from adversarial.penalties import Gamma
-from adversarial.schedules import burn_in, ema_decay, scheduled
 from adversarial.updates import RULES, Turn, Weights, accumulated
-from utils import checkpoint, config, ema, errors, players, processes
+from utils import checkpoint, config, course, ema, errors, players, processes
 from utils.batches import Round, rounds
 from utils.checkpoint import Checkpoint
 from utils.config import Config
@@ -26,7 +24,7 @@ from utils.journal import Journal, NotFiniteError, due, is_finished
 from utils.kinds import kind_of
 from utils.logs import say
 from utils.memory import remember
-from utils.players import Players, adapt
+from utils.players import Players
 from utils.processes import Council, seed_layers
 from utils.run import RunFolder
 from utils.signals import STOPPED, StopSignals
@@ -37,9 +35,9 @@ def loop(
 ) -> int:
     """The training loop. Returns the number of steps done when it ends or a signal stops it."""
     for step in journal.steps():
-        batches, weights = next(feed), weights_at(cfg, step)
+        batches, weights = next(feed), course.weights_at(cfg, step)
         seed_layers(cfg, step)
-        adapt_optimizers(cfg, team, step)
+        team.adapt(course.learning_rates_at(cfg, step), course.betas_at(cfg, step))
 
         if step not in journal.skipped:
             for turn in turns(cfg, game, batches, weights):
@@ -48,7 +46,7 @@ def loop(
                     team.optimizers[player].step()
                     team.optimizers[player].zero_grad()
                 remember(cfg, team.memory, step, turn)
-            ema.update(team.average, team.generator, ema_decay_at(cfg, step))
+            ema.update(team.average, team.generator, course.ema_decay_at(cfg, step))
 
         done, last, stopped = step + 1, step + 1 == cfg.train.steps, stop.received()
         if due(cfg.log.every, done):
@@ -71,54 +69,10 @@ def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> It
     return accumulated(rule, game, objective_of(cfg), batches, weights, cfg.train.accumulate)
 
 
-def adapt_optimizers(cfg: Config, team: Players, step: int) -> None:
-    """Give both optimisers their learning rate at ``step``, and Adam its β2."""
-    base = {"generator": cfg.optimizer.generator_lr, "critic": cfg.optimizer.critic_lr}
-    factor = burned_in(cfg, cfg.burn_in.lr, 1.0, step)
-    beta1, beta2 = cfg.optimizer.betas
-    betas = beta1, burned_in(cfg, cfg.burn_in.beta2, beta2, step)
-    for name, optimizer in team.optimizers.items():
-        lr = scheduled(base[name], cfg.optimizer.schedule, step, cfg.train.steps, cfg.optimizer.warmup)
-        adapt(optimizer, lr * factor, betas)
-
-
 def objective_of(cfg: Config) -> Objective | Auxiliary:
     """What the players minimise."""
     objective = OBJECTIVES[cfg.game.objective]
     return Auxiliary(objective, cfg.game.auxiliary) if cfg.game.auxiliary else objective
-
-
-def weights_at(cfg: Config, step: int) -> Weights:
-    """γ of the penalties that are due, and λ, at ``step``."""
-    penalty, update = cfg.penalty, cfg.update
-
-    def gamma(name: str, every: int) -> float:
-        # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
-        # betas stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
-        if step % every:
-            return 0.0
-        return every * scheduled(getattr(penalty, name), penalty.schedule, step, cfg.train.steps)
-
-    return Weights(
-        Gamma(
-            **{name: gamma(name, penalty.every) for name in ("r1", "r2", "gp", "dragan", "lecam", "consistency")},
-            path=gamma("path", penalty.path_every),
-            clip=penalty.clip,
-            noise=penalty.dragan_noise,
-        ),
-        scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup),
-    )
-
-
-def ema_decay_at(cfg: Config, step: int) -> float:
-    """β of the generator's average at ``step``."""
-    half_life = burned_in(cfg, cfg.burn_in.ema_half_life, cfg.ema.half_life, step)
-    return ema_decay(step, cfg.train.batch_size, half_life, cfg.ema.ramp_up)
-
-
-def burned_in(cfg: Config, start: float | None, end: float, step: int) -> float:
-    """A value at ``step`` that has gone from ``start`` to ``end`` when the burn-in is over; no ``start``: ``end``."""
-    return burn_in(end if start is None else start, end, step, cfg.train.batch_size, cfg.burn_in.images)
 
 
 def train(cfg: Config) -> int:
@@ -187,7 +141,7 @@ def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> Non
     bits from the same step of a run that went on.
     """
     before = checkpoint.snapshot(team.networks())
-    for turn in turns(cfg, game, batches, weights_at(cfg, 0)):
+    for turn in turns(cfg, game, batches, course.weights_at(cfg, 0)):
         for player in turn.players:
             team.optimizers[player].zero_grad()
     team.load_tensors(before)

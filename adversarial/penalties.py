@@ -38,6 +38,7 @@ class Gamma:
 
 
 NO_PENALTY = Gamma()
+PENALTIES = "r1", "r2", "gp", "dragan", "lecam", "consistency", "path"  # what has a weight
 
 
 def input_gradients(scores: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
-from utils import checkpoint, config, errors, players, processes
+from utils import checkpoint, config, course, errors, players, processes
 from utils.datasets import DataSet, Resident
 from utils.kinds import kind_of
 
@@ -87,7 +87,7 @@ def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], 
     feed = train.feed_of(cfg, data, accelerator, 0)
 
     def step() -> None:
-        for turn in train.turns(cfg, game, next(feed), train.weights_at(cfg, 0)):
+        for turn in train.turns(cfg, game, next(feed), course.weights_at(cfg, 0)):
             for player in turn.players:
                 team.optimizers[player].step()
                 team.optimizers[player].zero_grad()

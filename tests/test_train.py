@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from argparse import Namespace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import evaluate
 import train
 from tests.runs import ROOT, fingerprint, run, start
-from utils import config
 from utils.errors import UserError
 
 
@@ -165,52 +163,14 @@ def test_collapsed_critic_is_warned_of(tmp_path, capsys):
     assert "penalty.r1" in capsys.readouterr().out
 
 
-def test_lazy_penalties_are_applied_every_so_often_and_as_much_stronger():
-    keys = ["penalty.r1=2", "penalty.every=4", "penalty.path=3", "penalty.path_every=2", "penalty.clip=0.5"]
-    cfg = config.load(ROOT / "configs/digits.yaml", [*keys, "penalty.schedule=linear_decay", "train.steps=8"])
-    gammas = [train.weights_at(cfg, step).gamma for step in range(8)]
-    assert [gamma.r1 for gamma in gammas] == [8, 0, 0, 0, 4, 0, 0, 0]
-    assert [gamma.path for gamma in gammas] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
-    assert {gamma.clip for gamma in gammas} == {0.5}
-
-
 def test_warm_up_of_the_coefficient(tmp_path):
     """λ rises linearly over update.warmup steps, in the reports too; the learning rates have a warm-up of their own."""
-    cfg = config.load(ROOT / "configs/ring.yaml", ["update.coefficient=2", "update.warmup=4"])
-    assert [train.weights_at(cfg, step).coefficient for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-
     overrides = ["update.warmup=16", "optimizer.schedule=constant", "optimizer.generator_lr=1e-3"]
     assert run(tmp_path, *overrides) == 0
     records = [json.loads(line) for line in (tmp_path / "digits/metrics.jsonl").read_text().splitlines()]
     told = [record for record in records if record["kind"] == "train"]
     assert [record["coefficient"] for record in told] == [0.25, 0.5, 0.75]
     assert {record["generator_learning_rate"] for record in told} == {1e-3}
-
-
-def test_burn_in_of_both_optimisers_and_the_average():
-    """R3GAN's CIFAR-10: at the start, half way through 20 million images, and afterwards; to one part in 10,000, since
-    half way is no whole number of batches.
-    """
-    cfg = config.load(ROOT / "configs/cifar10_r3gan.yaml", [])
-    optimizers = {name: torch.optim.Adam([torch.zeros(1)]) for name in ("generator", "critic")}
-    team = Namespace(optimizers=optimizers)
-    half = 10_000_000 // 512
-    for step, lr, beta2, half_life in ((0, 2e-4, 0.9, 0), (half, 1.25e-4, 0.945, 2.5e6), (10**6, 5e-5, 0.99, 5e6)):
-        train.adapt_optimizers(cfg, team, step)
-        for optimizer in optimizers.values():
-            assert optimizer.param_groups[0]["lr"] == pytest.approx(lr, rel=1e-4)
-            assert optimizer.param_groups[0]["betas"] == (0.0, pytest.approx(beta2, rel=1e-4))
-        decay = 0.5 ** (512 / half_life) if half_life else 0.0
-        assert train.ema_decay_at(cfg, step) == pytest.approx(decay, rel=1e-4)
-
-
-def test_without_burn_in_nothing_changes():
-    cfg = config.load(ROOT / "configs/ring.yaml", ["optimizer.schedule=constant"])
-    team = Namespace(optimizers={"generator": torch.optim.Adam([torch.zeros(1)])})
-    train.adapt_optimizers(cfg, team, 0)
-    group = team.optimizers["generator"].param_groups[0]
-    assert (group["lr"], group["betas"]) == (cfg.optimizer.generator_lr, tuple(cfg.optimizer.betas))
-    assert train.burned_in(cfg, None, 3.0, 0) == 3.0
 
 
 def test_a_metric_that_cannot_choose_is_refused_before_the_first_step(tmp_path):

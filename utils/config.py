@@ -149,6 +149,8 @@ class BurnInConfig:
     lr: float = 1.0  # both learning rates start at this multiple of their own
     beta2: float | None = None  # Adam's β2 at the start; null: as in optimizer.betas
     ema_half_life: float | None = None  # the average's half-life at the start, in images; null: as in ema.half_life
+    gamma: float = 1.0  # the weights γ of all penalties start at this multiple of their own
+    augment_p: float | None = None  # augment.name=scheduled: p at the start; null: as in augment.p
 
 
 @dataclass
@@ -459,11 +461,18 @@ def _check_values(config: Config) -> None:
 
 
 def _check_burn_in(config: Config) -> None:
-    """Raise UserError for a start that nothing leads away from, or a β2 that is none."""
+    """Raise UserError for a start that nothing leads away from, or one out of range."""
     burn_in, none = config.burn_in, BurnInConfig()
-    for key in ("lr", "beta2", "ema_half_life"):
+    for key in ("lr", "beta2", "ema_half_life", "gamma", "augment_p"):
         if not burn_in.images and getattr(burn_in, key) != getattr(none, key):
             raise UserError(f"burn_in.{key} needs the length of the burn-in: set burn_in.images=20000000, for example.")
+    if burn_in.augment_p is not None and config.augment.name != augmentation.SCHEDULED:
+        raise UserError(
+            f"burn_in.augment_p is for augment.name=scheduled, and augment.name is {config.augment.name}; "
+            "leave it null."
+        )
+    if burn_in.augment_p is not None and not burn_in.augment_p <= 1:
+        raise UserError(f"burn_in.augment_p is {burn_in.augment_p} and must be at most 1.")
     if burn_in.beta2 is None:
         return
     if config.optimizer.name != "adam":
@@ -513,7 +522,8 @@ _MINIMA = {
     "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
     "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,
-    "burn_in.images": 0, "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0,
+    "burn_in.images": 0, "burn_in.lr": 0, "burn_in.beta2": 0, "burn_in.ema_half_life": 0, "burn_in.gamma": 0,
+    "burn_in.augment_p": 0,
     "guard.rollbacks": 0, "guard.score_gap": 0, "guard.patience": 1, "guard.vanished": 0, "train.accumulate": 1,
     "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
     "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,

@@ -8,16 +8,16 @@ from adversarial.augmentation import ADAPTIVE, SCHEDULED
 from adversarial.games import Memory
 from adversarial.memory import Adaptive, Keeper, PathMean, Scheduled, ScoreAverages
 from adversarial.objectives import OBJECTIVES
-from adversarial.schedules import scheduled
 from adversarial.updates import Turn
 from utils.config import Config
+from utils.course import augment_p_at
 
 
 def keepers(config: Config) -> list[Keeper]:
     """Who keeps what."""
     augment, found = config.augment, []
     if augment.name == SCHEDULED:
-        found.append(Scheduled(partial(_augment_p, config)))
+        found.append(Scheduled(partial(augment_p_at, config)))
     if augment.name == ADAPTIVE:
         stride = config.train.batch_size * augment.every / augment.images
         found.append(Adaptive(stride, augment.target, augment.every, OBJECTIVES[config.game.objective].boundary))
@@ -32,8 +32,3 @@ def remember(config: Config, memory: Memory, step: int, turn: Turn) -> None:
     """Take in a turn whose players have moved; statistics are means over all processes."""
     for keeper in keepers(config):
         keeper.update(memory, step, turn, partial(reduce, reduction="mean"))
-
-
-def _augment_p(config: Config, step: int) -> float:
-    augment = config.augment
-    return scheduled(augment.p, augment.schedule, step, config.train.steps, augment.warmup)

@@ -80,6 +80,14 @@ class Players:
         for name, module in self._networks().items():
             module.load_state_dict(tensors[name])
 
+    def adapt(self, learning_rates: dict[str, float], betas: tuple[float, float]) -> None:
+        """Give each player's optimiser its learning rate and, where it is Adam, β1 and β2."""
+        for player, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rates[player]
+                if "betas" in group:
+                    group["betas"] = betas
+
     def _check_networks(self, saved: Checkpoint) -> dict[str, nn.Module]:
         for name, module in self._networks().items():
             checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
@@ -149,11 +157,3 @@ def first_not_finite(tensors: Tensors) -> str | None:
             if not bool(torch.isfinite(value).all()):
                 return f"{group}: {name}"
     return None
-
-
-def adapt(optimizer: torch.optim.Optimizer, lr: float, betas: tuple[float, float]) -> None:
-    """Give all parameter groups a learning rate and, where the optimiser is Adam, β1 and β2."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        if "betas" in group:
-            group["betas"] = betas

@@ -273,6 +273,15 @@ REFUSED = {
     "negative-β": (["optimizer.betas=[-0.5,0.9]"], ["optimizer.betas"]),
     "burn-in-of-no-length": (["burn_in.lr=4"], ["burn_in.lr", "burn_in.images="]),
     "burn-in-of-no-length-to-a-half-life": (["burn_in.ema_half_life=0"], ["burn_in.ema_half_life", "burn_in.images="]),
+    "burn-in-of-no-length-of-γ": (["burn_in.gamma=10"], ["burn_in.gamma", "burn_in.images="]),
+    "burn-in-of-a-p-that-is-adaptive": (
+        ["burn_in.images=9", "burn_in.augment_p=0", "augment.name=ada"],
+        ["burn_in.augment_p", "augment.name is ada", "augment.name=scheduled"],
+    ),
+    "burn-in-from-a-p-above-1": (
+        ["burn_in.images=9", "burn_in.augment_p=2", "augment.name=scheduled"],
+        ["burn_in.augment_p is 2", "at most 1"],
+    ),
     "burn-in-of-negative-length": (["burn_in.images=-1"], ["burn_in.images", "at least 0"]),
     "burn-in-of-sgd": (
         ["burn_in.images=9", "burn_in.beta2=0.9", "optimizer.name=sgd"],
