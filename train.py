@@ -187,7 +187,7 @@ def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
         f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
         f"train.steps={2 * step}; to start over, choose another run.name."
     )
-    schedules = {getattr(cfg, key).schedule for key in config.SCHEDULED} - {"constant"}
+    schedules = set(config.schedules(cfg).values()) - {"constant"}
     return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
 
 

@@ -17,10 +17,11 @@ VARIANTS = {
     "reused fakes": ["update.rule=alternating", "update.reuse_fakes=true", "optimizer.warmup=6"],
     "BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch"],
     "spectral norm": ["model.critic_norm=spectral", "game.objective=hinge", "train.channels_last=false"],
-    "R1 and R2": ["game.objective=relativistic", "penalty.r1=1", "penalty.r2=1", "penalty.schedule=linear_decay"],
+    "R1 and R2": ["game.objective=relativistic", "penalty.r1=1", "penalty.r2=1", "penalty.schedule.r1=linear_decay"],
     "ADA": ["augment.name=ada", "augment.images=200", "augment.every=2", "augment.target=0"],
     "scheduled augmentation": ["augment.name=scheduled", "augment.schedule=linear_growth", "update.critic_steps=2"],
-    "lazy": ["penalty.r1=1", "penalty.every=4", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.dragan=0.1"],
+    "lazy": ["penalty.r1=1", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.dragan=0.1"]
+    + [f"penalty.every.{name}=4" for name in ("r1", "lecam", "consistency", "dragan")],
     "AC-GAN": ["update.rule=simultaneous", "game.conditional=true", "game.auxiliary=1", "penalty.lecam=0.1"],
     "packs": ["game.pack=2", "game.objective=wasserstein", "penalty.clip=0.05", "augment.name=diffaugment"],
     "SGD": ["optimizer.name=sgd", "optimizer.weight_decay=0.01"],

@@ -238,7 +238,7 @@ def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rul
     monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     same = ["train.steps=6", "optimizer.eps=1e-3", f"update.rule={rule}", "game.objective=relativistic"]
-    same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every=2"]
+    same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every={r1: 2, r2: 2}"]
     for name in ("true", "false"):
         assert run(tmp_path / name, *same, f"train.compile={name}") == 0
     for network in ("generator", "critic"):

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adversarial import augmentation
 from adversarial.objectives import OBJECTIVES
+from adversarial.penalties import PENALTIES
 from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
 from models import FAMILIES, dcgan
@@ -27,7 +28,6 @@ from utils.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parent.parent / "configs/digits.yaml"
-SCHEDULED = ("update", "penalty", "augment", "optimizer")  # sections with a schedule over the run
 PRECISIONS = ("no", "bf16", "float64")
 OPTIMIZERS = ("adam", "sgd")
 BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
@@ -84,9 +84,8 @@ class PenaltyConfig:
     consistency: float = 0.0  # γ of bCR's E(s(x) - s(T x))², T mirrors and shifts images; 10 in its paper
     path: float = 0.0  # γ of the generator's path length penalty (StyleGAN2); 2 in its paper
     clip: float = 0.0  # limit of the critic's weights after each of its steps (WGAN); 0.01 in its paper; 0: off
-    every: int = 1  # steps from one application of the critic's penalties, as many times as strong, to the next
-    path_every: int = 4  # the same for the path length
-    schedule: str = "constant"  # of all γ over the run: a key of adversarial.schedules.SCHEDULES
+    every: dict[str, int] = field(default_factory=dict)  # lazy: {r1: 16} applies R1 every 16th step, 16 times as strong
+    schedule: dict[str, str] = field(default_factory=dict)  # of γ over the run, {r1: name in schedules.SCHEDULES}
 
 
 @dataclass
@@ -281,6 +280,12 @@ def penalised_slope(config: Config) -> str | None:
     return next((name for name in ("r1", "r2", "gp", "dragan") if getattr(config.penalty, name)), None)
 
 
+def schedules(config: Config) -> dict[str, str]:
+    """The schedules over the run, by their keys."""
+    sections = {f"{name}.schedule": getattr(config, name).schedule for name in ("update", "augment", "optimizer")}
+    return sections | {f"penalty.schedule.{name}": schedule for name, schedule in config.penalty.schedule.items()}
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Where two identities differ, as "section.key: old -> new"."""
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
@@ -397,8 +402,10 @@ def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "")
         if key not in valid:
             raise UserError(f"Unknown key '{prefix}{key}' in {source}; {nearest(str(key), valid)}.")
         is_section = dataclasses.is_dataclass(getattr(schema, key))
-        if is_section != isinstance(value, dict):
+        if (is_section or isinstance(getattr(schema, key), dict)) != isinstance(value, dict):
             wanted = "a section of 'key: value' lines" if is_section else "a value"
+            if isinstance(getattr(schema, key), dict):
+                wanted = f"set for each penalty on its own, such as {prefix}{key}.r1"
             raise UserError(f"'{prefix}{key}' in {source} must be {wanted}, not {value!r}.")
         if is_section:
             _check_keys(source, content[key], getattr(schema, key), f"{prefix}{key}.")
@@ -410,8 +417,11 @@ def _check_values(config: Config) -> None:
     check_name("optimizer.name", config.optimizer.name, OPTIMIZERS)
     check_name("update.rule", config.update.rule, RULES)
     check_name("run.device", config.run.device, ("auto", "cpu"))
-    for key in SCHEDULED:
-        check_name(f"{key}.schedule", getattr(config, key).schedule, SCHEDULES)
+    for key in ("every", "schedule"):
+        for name in getattr(config.penalty, key):
+            check_name(f"penalty.{key}: the penalty", name, PENALTIES)
+    for key, schedule in schedules(config).items():
+        check_name(key, schedule, SCHEDULES)
     if config.train.precision == "fp16":
         raise UserError(
             "train.precision=fp16 is not offered: its range holds neither small critic gradients nor the floor of "
@@ -423,18 +433,19 @@ def _check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value is not None and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
+    for name, every in config.penalty.every.items():
+        if every < 1:
+            raise UserError(f"penalty.every.{name} is {every} and must be at least 1.")
     for key, value in _flat(config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value} and must be finite.")
         least = 0 if key.endswith(("_depth", "_embedding")) else 1
         if key.startswith("model.") and type(value) is int and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
-    for key in SCHEDULED:
-        schedule = getattr(config, key).schedule
+    for key, schedule in schedules(config).items():
         if config.train.steps is None and schedule != "constant":
             raise UserError(
-                f"{key}.schedule={schedule} runs over train.steps, which is null: set train.steps=20000 or "
-                f"{key}.schedule=constant."
+                f"{key}={schedule} runs over train.steps, which is null: set train.steps=20000 or {key}=constant."
             )
     if not config.optimizer.eps > 0:
         raise UserError(f"optimizer.eps is {config.optimizer.eps} and must be above 0.")
@@ -518,7 +529,7 @@ _MINIMA = {
     "game.auxiliary": 0, "game.pack": 1,
     "update.critic_steps": 1, "update.coefficient": 0, "update.warmup": 0, "penalty.r1": 0, "penalty.r2": 0,
     "penalty.gp": 0, "penalty.dragan": 0, "penalty.dragan_noise": 0, "penalty.lecam": 0, "penalty.consistency": 0,
-    "penalty.path": 0, "penalty.clip": 0, "penalty.every": 1, "penalty.path_every": 1, "augment.p": 0,
+    "penalty.path": 0, "penalty.clip": 0, "augment.p": 0,
     "augment.warmup": 0, "augment.target": -1, "augment.images": 1, "augment.every": 1,
     "optimizer.generator_lr": 0, "optimizer.critic_lr": 0, "optimizer.momentum": 0,
     "optimizer.weight_decay": 0, "optimizer.warmup": 0, "ema.half_life": 0, "ema.ramp_up": 0, "log.every": 1,

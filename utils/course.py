@@ -35,11 +35,12 @@ def weights_at(cfg: Config, step: int) -> Weights:
 def _gamma(cfg: Config, name: str, step: int) -> float:
     # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and betas
     # stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
-    every = cfg.penalty.path_every if name == "path" else cfg.penalty.every
+    penalty = cfg.penalty
+    every, schedule = penalty.every.get(name, 1), penalty.schedule.get(name, "constant")
     if step % every:
         return 0.0
     strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
-    return strength * scheduled(getattr(cfg.penalty, name), cfg.penalty.schedule, step, cfg.train.steps)
+    return strength * scheduled(getattr(penalty, name), schedule, step, cfg.train.steps)
 
 
 def augment_p_at(cfg: Config, step: int) -> float:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adversarial.objectives import OBJECTIVES
+from adversarial.penalties import PENALTIES
 from adversarial.schedules import SCHEDULES
 from adversarial.updates import RULES
 from models import FAMILIES
@@ -91,6 +92,8 @@ def changed(config: Config, key: str) -> Config:
             value += "-other"
         case list():
             value = [x / 2 for x in value] or ["other"]
+        case dict():
+            value = {**value, "r1": 2}
         case None:
             value = 0.5
         case _:
@@ -120,6 +123,12 @@ def test_later_files_and_then_overrides_win(write):
     config = load(write("base: b.yaml\nseed: 3\nlog: {every: 3}\n", "c.yaml"), ["seed=4", "seed=5"])
     assert (config.seed, config.log.every, config.sample.every, config.evaluate.every) == (5, 3, 2, 1)
     assert config.run.name == "c"
+
+
+def test_paces_of_penalties_are_inherited_one_by_one(write):
+    write("penalty: {every: {r1: 16, path: 4}}\n", "a.yaml")
+    config = load(write("base: a.yaml\npenalty: {every: {r1: 8}}\n"), ["penalty.every.gp=2"])
+    assert config.penalty.every == {"r1": 8, "path": 4, "gp": 2}
 
 
 def test_a_base_is_relative_to_the_file_that_names_it(write, monkeypatch, tmp_path):
@@ -180,6 +189,9 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("data.root=a=b", "data.root", "a=b"),
         ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
         ("run.name=é", "run.name", "é"),
+        ("penalty.every.r1=16", "penalty.every", {"r1": 16}),
+        ("penalty.every={r1: 16, path: 4}", "penalty.every", {"r1": 16, "path": 4}),
+        ("penalty.schedule.gp=linear_decay", "penalty.schedule", {"gp": "linear_decay"}),
         ("run.name=007", "run.name", "007"),
         ("run.name=1.10", "run.name", "1.10"),  # not 1.1, which is another run
         ("run.name=2e-4", "run.name", "2e-4"),
@@ -243,7 +255,7 @@ REFUSED = {
     "unknown-objective": (["game.objective=hing"], ["game.objective", "did you mean 'hinge'", *OBJECTIVES]),
     "unknown-rule": (["update.rule=singlepass"], ["update.rule", "did you mean 'single_pass'", *RULES]),
     "unknown-schedule-of-λ": (["update.schedule=cosine"], ["update.schedule", "cosine_decay", *SCHEDULES]),
-    "unknown-schedule-of-γ": (["penalty.schedule=linear"], ["penalty.schedule", "linear_decay"]),
+    "unknown-schedule-of-γ": (["penalty.schedule.r1=linear"], ["penalty.schedule.r1", "linear_decay"]),
     "unknown-schedule-of-the-rates": (["optimizer.schedule=const"], ["optimizer.schedule", "did you mean 'constant'"]),
     "unknown-optimizer": (["optimizer.name=adan"], ["optimizer.name", "did you mean 'adam'", "sgd"]),
     "unknown-device": (["run.device=cuda"], ["run.device", "auto", "cpu"]),
@@ -315,7 +327,17 @@ REFUSED = {
         ["train.compile=true", "penalty.gp=1", "game.name=adaptation"],
         ["train.compile", "penalty.gp"],
     ),
-    "penalties-never": (["penalty.every=0"], ["penalty.every is 0", "at least 1"]),
+    "penalties-never": (["penalty.every.gp=0"], ["penalty.every.gp is 0", "at least 1"]),
+    "one-pace-of-all-penalties": (["penalty.every=16"], ["penalty.every", "each penalty", "penalty.every.r1"]),
+    "one-schedule-of-all-penalties": (["penalty.schedule=linear_decay"], ["penalty.schedule", "penalty.schedule.r1"]),
+    "pace-of-an-unknown-penalty": (["penalty.every.r3=4"], ["penalty.every", "'r3'", *PENALTIES]),
+    "schedule-of-an-unknown-penalty": (
+        ["penalty.schedule={ada: constant}"],
+        ["penalty.schedule", "'ada'", *PENALTIES],
+    ),
+    "pace-that-is-no-number": (["penalty.every.r1=often"], ["penalty.every", "often"]),
+    "null-pace": (["penalty.every.r1=null"], ["penalty.every"]),
+    "null-paces": (["penalty.every=null"], ["penalty.every"]),
     "negative-weight": (["penalty.lecam=-1"], ["penalty.lecam is -1", "at least 0"]),
     "negative-probability": (["augment.name=scheduled", "augment.p=-0.5"], ["augment.p is -0.5", "at least 0"]),
     "schedule-of-augmentation": (["augment.schedule=ramp"], ["augment.schedule", "ramp", "linear_growth"]),
@@ -325,8 +347,8 @@ REFUSED = {
         ["update.schedule=linear_growth", "train.steps", "null", "update.schedule=constant"],
     ),
     "schedule-of-γ-without-an-end": (
-        ["train.steps=null", "penalty.schedule=linear_decay"],
-        ["penalty.schedule=linear_decay", "train.steps", "null", "penalty.schedule=constant"],
+        ["train.steps=null", "penalty.schedule.gp=linear_decay"],
+        ["penalty.schedule.gp=linear_decay", "train.steps", "null", "penalty.schedule.gp=constant"],
     ),
     "schedule-of-the-rates-without-an-end": (
         ["train.steps=null", "optimizer.schedule=dann_lr"],
@@ -558,6 +580,8 @@ CHOICES = {
     "update.schedule": st.sampled_from(sorted(SCHEDULES)),
     "penalty.r1": FLOATS,
     "penalty.gp": FLOATS,
+    "penalty.every": st.dictionaries(st.sampled_from(PENALTIES), COUNTS),
+    "penalty.schedule": st.dictionaries(st.sampled_from(PENALTIES), st.sampled_from(sorted(SCHEDULES))),
     "update.warmup": COUNTS,
     "checkpoint.best": TEXT,
     "optimizer.name": st.sampled_from(OPTIMIZERS),

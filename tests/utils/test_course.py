@@ -8,13 +8,15 @@ from tests.runs import ROOT
 from utils import config, course
 
 
-def test_lazy_penalties_are_applied_every_so_often_and_as_much_stronger():
-    keys = ["penalty.r1=2", "penalty.every=4", "penalty.path=3", "penalty.path_every=2", "penalty.clip=0.5"]
-    cfg = config.load(ROOT / "configs/digits.yaml", [*keys, "penalty.schedule=linear_decay", "train.steps=8"])
+def test_every_penalty_has_a_pace_and_a_schedule_of_its_own():
+    """Applied every so often and as much stronger, on top of what the schedule gives."""
+    keys = ["penalty.r1=2", "penalty.every.r1=4", "penalty.path=3", "penalty.every.path=2", "penalty.clip=0.5"]
+    keys += ["penalty.gp=1", "penalty.schedule={r1: linear_decay, path: linear_decay}", "train.steps=8"]
+    cfg = config.load(ROOT / "configs/digits.yaml", keys)
     gammas = [course.weights_at(cfg, step).gamma for step in range(8)]
     assert [gamma.r1 for gamma in gammas] == [8, 0, 0, 0, 4, 0, 0, 0]
     assert [gamma.path for gamma in gammas] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
-    assert {gamma.clip for gamma in gammas} == {0.5}
+    assert {(gamma.gp, gamma.clip) for gamma in gammas} == {(1, 0.5)}
 
 
 def test_warm_up_of_the_coefficient():
