@@ -45,6 +45,7 @@ from tests.adversarial.toy_games import (
     relative_error,
     separate_passes,
     spread,
+    stylegan_game,
     vector_batch,
 )
 
@@ -188,6 +189,12 @@ def test_same_gradients_with_the_generators_path_length(plan, gamma, layers):
     torch.manual_seed(0)
     weights = Weights(replace({"path": NO_GAMMA, "path+r1+r2": BOTH}[gamma], path=2.0), 0.6)
     check(plan, mapped_game(layers), "non_saturating", image_batch(), SeededDraw(4), weights)
+
+
+@every_plan
+def test_same_gradients_with_the_path_length_of_stylegan2(plan):
+    weights = Weights(replace(BOTH, path=2.0))
+    check(plan, stylegan_game(), "non_saturating", image_batch(), SeededDraw(4), weights)
 
 
 @pytest.mark.parametrize("rounds", [1, 2])

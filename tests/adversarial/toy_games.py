@@ -20,7 +20,7 @@ from adversarial.games import (
 from adversarial.objectives import Objective
 from adversarial.penalties import Gamma
 from adversarial.updates import CHANGED, CRITIC, GENERATOR, RULES, Turn, Weights
-from models import dcgan
+from models import dcgan, stylegan2
 
 # Every rule, the alternating one both ways.
 PLANS: dict[str, Callable[..., Iterator[Turn]]] = {
@@ -109,6 +109,16 @@ def mapped_game(layers: int | None) -> GenerationGame:
     game = image_game(memory={"path_mean": torch.tensor(0.3)})
     game.generator = MappedGenerator(layers).double()
     return game
+
+
+def stylegan_game() -> GenerationGame:
+    """StyleGAN2 without what draws from the global random state (noise, mixing) and what couples samples."""
+    torch.manual_seed(0)
+    sizes = {"latent_dim": LATENT, "mapping_layers": 2, "label_layers": 1, "channel_max": 3, "minibatch_std": 1}
+    config = stylegan2.Config(**sizes)
+    generator, critic = stylegan2.Generator(config, SHAPE, 0).eval(), stylegan2.Critic(config, SHAPE, 0)
+    memory = {"path_mean": torch.tensor(0.3)}
+    return GenerationGame(generator.double(), critic.double(), LATENT, False, True, memory=memory)
 
 
 SIZES = {
