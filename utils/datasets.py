@@ -34,6 +34,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GRAY_MODES = ("1", "L", "LA", "La")
 POINTS = 100_000, 10_000  # for training, held out
+STACKS = 128_000  # images of stacked_mnist, as many as in PacGAN's code
 
 
 @dataclass
@@ -47,7 +48,7 @@ class DataConfig:
     photos: str = ""  # mnist_m: folder of photographs behind the digits
     validation: float = 0.1  # games of domains: share of the source held out, where it has no split of its own
     transform: str = "none"  # vectors, amazon_reviews: none, binary, log (of 1 + x) or unit (length 1)
-    download: bool = False  # let torchvision fetch MNIST, Fashion-MNIST, CIFAR-10, USPS or SVHN into root
+    download: bool = False  # let torchvision fetch (stacked) MNIST, Fashion-MNIST, CIFAR-10, USPS or SVHN into root
     resolution: int = 8  # pixels of a side after `fit`; unused by points and vectors
     fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
     mirror: bool = False  # random horizontal mirroring
@@ -132,7 +133,10 @@ class Modes(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None where the source has none."""
+    """``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None where the source has none.
+
+    ``channel`` is the set that an image's channels are samples of, one by one, where it is made so.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -140,11 +144,12 @@ class DataSet:
     train: Resident | Streamed
     test: Resident | None
     modes: Modes | None = None
+    channel: "DataSet | None" = None
     target: None = None  # there is no second domain
 
 
 def load(config: DataConfig, seed: int) -> DataSet:
-    """Return the data set that ``config`` names; only ring and grid depend on the seed."""
+    """Return the data set that ``config`` names; only ring, grid and stacked_mnist depend on the seed."""
     check_name("data.name", config.name, DATASETS)
     check_size(config)
     return DATASETS[config.name](config, seed)
@@ -241,6 +246,21 @@ def _arrays(config: DataConfig, *splits: tuple[Tensor, Tensor]) -> DataSet:
     what = f"Every image of {config.name}"
     train, test = (Resident(fit(x, config.resolution, config.fit, what), label) for x, label in splits)
     return DataSet(config.name, tuple(train.x.shape[1:]), 10, train, test)
+
+
+def stacked_mnist(config: DataConfig, seed: int) -> DataSet:
+    """Three random digits of MNIST's training split as the channels of an image, so that there are 1,000 classes to
+    find: 100a + 10b + c (Metz et al. 2017, section 3.3.1; Lin et al. 2018, PacGAN, section 4.2).
+    """
+    digits = torchvision_set(config, seed, datasets.MNIST, "MNIST/raw")
+    chosen = torch.randint(len(digits.train), (STACKS, 3), generator=generator(seed, "stacks"))
+    stacked = Resident(digits.train.x[chosen].squeeze(2), stacked_label(digits.train.label[chosen]))
+    return DataSet(config.name, (3, *digits.shape[1:]), 1000, stacked, None, channel=digits)
+
+
+def stacked_label(digits: Tensor) -> Tensor:
+    """Digits ``[n, 3]`` to classes ``[n]``."""
+    return digits @ digits.new_tensor([100, 10, 1])
 
 
 # --- Points in the plane
@@ -427,6 +447,7 @@ DATASETS: dict[str, Callable[[DataConfig, int], DataSet]] = {
     "grid": grid,
     "mnist": functools.partial(torchvision_set, source=datasets.MNIST, folder="MNIST/raw"),
     "fashion_mnist": functools.partial(torchvision_set, source=datasets.FashionMNIST, folder="FashionMNIST/raw"),
+    "stacked_mnist": stacked_mnist,
     "cifar10": functools.partial(torchvision_set, source=datasets.CIFAR10, folder="cifar-10-batches-py"),
     "folder": folder,
     "zip": zip_file,

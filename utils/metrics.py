@@ -68,5 +68,9 @@ def coverage(points: Tensor, modes: Modes) -> Coverage:
     count = torch.bincount(good, minlength=len(modes.centres)).double()
     if not len(good):
         return Coverage(0, 0.0, None)
-    entropy = float(torch.special.entr(count / count.sum()).sum())
-    return Coverage(int((count > 0).sum()), len(good) / len(points), math.log(len(modes.centres)) - entropy)
+    return Coverage(int((count > 0).sum()), len(good) / len(points), from_uniform(count))
+
+
+def from_uniform(count: Tensor) -> float:
+    """KL(shares || uniform) in nats, of samples counted by mode ``[K]``."""
+    return math.log(len(count)) - float(torch.special.entr(count / count.sum()).sum())

@@ -426,6 +426,31 @@ def test_mnist(mnist):
     assert torch.equal(padded.train.x[:, :, 2:30, 2:30], data.train.x)
 
 
+def test_stacked_mnist(mnist, monkeypatch):
+    """Every channel is an image of the training split, and the label says which digits they are."""
+    monkeypatch.setattr(datasets, "STACKS", 50)
+    config = dataclasses.replace(mnist, name="stacked_mnist", resolution=32, fit="pad")
+    data = load(config, 3)
+    assert (data.shape, data.classes, len(data.train), data.test) == ((3, 32, 32), 1000, 50, None)
+    assert (data.channel.shape, len(data.channel.train), len(data.channel.test)) == ((1, 32, 32), 30, 20)
+    digit = {x.numpy().tobytes(): y for x, y in zip(data.channel.train.x, data.channel.train.label, strict=True)}
+    for x, label in zip(data.train.x, data.train.label, strict=True):
+        a, b, c = (digit[channel.numpy().tobytes()] for channel in x)
+        assert label == 100 * a + 10 * b + c
+    assert len(data.train.label.unique()) > 40
+
+
+def test_stacked_mnist_is_a_function_of_the_seed(mnist, monkeypatch):
+    monkeypatch.setattr(datasets, "STACKS", 50)
+    config = dataclasses.replace(mnist, name="stacked_mnist")
+    one, again, other = (load(config, seed).train for seed in (0, 0, 1))
+    assert torch.equal(one.x, again.x)
+    assert torch.equal(one.label, again.label)
+    assert not torch.equal(one.label, other.label)
+    monkeypatch.setattr(datasets, "STACKS", 20)
+    assert torch.equal(load(config, 0).train.label, one.label[:20])  # of the index, not of how many there are
+
+
 def test_mnist_of_another_size_names_the_remedy(mnist):
     message = refusal(dataclasses.replace(mnist, resolution=32))
     for part in ("mnist", "28x28", "32x32", "data.fit=pad", "data.resolution=28"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models import dcgan
-from utils import classifier, players
+from utils import classifier, evaluation, players
 from utils.classifier import sha256
 from utils.config import Config
 from utils.datasets import DataSet, Modes, Resident, Streamed
@@ -16,6 +16,7 @@ from utils.evaluation import describe, evaluate
 from utils.generation import Generation
 from utils.journal import Journal, best_metrics
 from utils.run import RunFolder
+from utils.sampling import latents
 
 # What section 3.9 of the design asks for; step and weights are added by who knows them.
 KEYS = {
@@ -170,6 +171,44 @@ def test_evaluating_needs_no_gradients_and_leaves_none(images, tmp_path):
     assert generator.training
     assert all(p.grad is None for p in generator.parameters())
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+# --- Stacked digits
+
+
+class Written(nn.Module):
+    """Each channel is a shade, dark or bright by the sign of a latent: there are eight triples of digits 0 and 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.shade = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, z, label=None):
+        return (z[:, :3].sign() * self.shade)[:, :, None, None].expand(-1, -1, 8, 8)
+
+
+class Shades(nn.Module):
+    """Reads a dark image as 0 and a bright one as 1."""
+
+    def forward(self, x):
+        assert x.shape[1:] == (1, 8, 8)
+        bright = x.mean((1, 2, 3))
+        return torch.stack([-bright, bright, *[torch.full_like(bright, -9.0)] * 8], dim=1)
+
+
+def test_records_of_stacked_digits(tmp_path, monkeypatch):
+    digits = DataSet("mnist", (1, 8, 8), 10, split(30, 10, 0), split(12, 10, 1))
+    stacked = DataSet("stacked_mnist", (3, 8, 8), 1000, Resident(torch.zeros(5, 3, 8, 8), None), None, channel=digits)
+    monkeypatch.setattr(evaluation, "classifier", lambda data, folder, device: Shades())
+    records = evaluate(Written(), stacked, False, LATENT, COUNT, 5, tmp_path)
+    check_keys(records, seed=5)
+    found = by_name(records)
+    assert found.keys() == {"classifier accuracy", "modes", "reverse KL"}
+    count = torch.unique(latents(COUNT, LATENT, 5)[:, :3].sign(), dim=0, return_counts=True)[1] / COUNT
+    assert found["modes"]["value"] == len(count)
+    assert describe(records)[1] == f"modes: {len(count)} of 1000"
+    assert found["reverse KL"]["value"] == pytest.approx(math.log(1000) + float((count * count.log()).sum()), abs=1e-6)
+    assert found["classifier accuracy"]["reference"] == "mnist"
 
 
 # --- Nothing to measure with
