@@ -38,6 +38,7 @@ VARIANTS = {
     "single pass, R1, 0 workers": ["data.workers=0", *STREAMED],
     "single pass, R1 + R2, 2 workers": [*PENALISED, "data.workers=2", *STREAMED],
     "simultaneous, critic with BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch", "penalty.r1=0"],
+    "single pass, ADA": ["augment.name=ada", "augment.images=4000", "augment.target=0", "penalty.r1=0.1"],
     "alternating, 2 critic steps, spectral norm, 2 workers": [
         "update.rule=alternating", "update.critic_steps=2", "model.critic_norm=spectral", "game.objective=hinge",
         "data.workers=2", *STREAMED,

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import train
 from utils import config
+from utils.processes import Council
+from utils.signals import StopSignals
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -52,6 +55,11 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     """Train in a process of its own, its output in a pipe."""
     command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, *overrides)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def alone() -> StopSignals:
+    """The signals of a run of one process."""
+    return StopSignals(Council(SimpleNamespace(num_processes=1)))
 
 
 def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:
