@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
+
 import train
 from utils import config
 from utils.processes import Council
@@ -37,13 +39,14 @@ TINY = {
     ],
 }
 SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32", "data.workers=0"]
+DEVICE = ["run.device=auto", "run.deterministic=true"] if torch.cuda.is_available() else ["run.device=cpu"]
 QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
     """The command line of a tiny run of ``recipe`` in ``folder``."""
     family = config.load(ROOT / recipe, []).model.name
-    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", "run.device=cpu", *overrides]
+    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", *DEVICE, *overrides]
 
 
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:
