@@ -308,6 +308,12 @@ def augmentation(name: str, policy: list[str]) -> Augmentation | None:
         raise ValueError(f"a multiplier in {policy} is no number; write it as in colour:0.5") from None
 
 
+def resamples(name: str, policy: list[str]) -> bool:
+    """Whether the augmentation moves pixels about; PyTorch's gradient of that is not deterministic on GPUs."""
+    whole = {"none": (), "diffaugment": DIFFAUGMENT}.get(name, PIPELINE)
+    return any(entry.partition(":")[0] in ("translation", "blit", "geometry") for entry in policy or whole)
+
+
 def _check_policy(policy: list[str], valid: tuple[str, ...]) -> None:
     if unknown := [name for name in policy if name not in valid]:
         raise ValueError(f"'{unknown[0]}' is unknown; valid are: {', '.join(valid)}")

@@ -88,7 +88,7 @@ class ScoreAverages:
         if CRITIC in turn.players:
             seen = {side: mean(turn.report[f"{side}_score"].float().mean()) for side in ("real", "fake")}
             for name, value in {**seen, "weight": torch.ones_like(seen["real"])}.items():
-                memory[f"lecam_{name}"].lerp_(value, 1 - self.decay)
+                _move(memory[f"lecam_{name}"], value, 1 - self.decay)
 
 
 class PathMean:
@@ -104,4 +104,8 @@ class PathMean:
 
     def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
         if "path_length" in turn.report:
-            memory["path_mean"].lerp_(mean(turn.report["path_length"]), 1 - self.decay)
+            _move(memory["path_mean"], mean(turn.report["path_length"]), 1 - self.decay)
+
+
+def _move(average: Tensor, value: Tensor, share: float) -> None:
+    average.lerp_(value.to(average.dtype), share)

@@ -71,7 +71,7 @@ def row(recipe: Path, rounds: int, batch: int) -> str:
         newest = max(Path(folder).glob("step-*"))
         size = sum(path.stat().st_size for path in newest.iterdir())
     one = statistics.median(steps)
-    figures = " | ".join(f"{statistics.median(values) / one:.2f}" for values in (behind, inside, slower))
+    figures = " | ".join(f"{statistics.median(values) / one:.3f}" for values in (behind, inside, slower))
     return f"| {cfg.run.name}, batch {cfg.train.batch_size} | {size / 1e6:.1f} | {1e3 * one:.0f} | {figures} |"
 
 

@@ -6,9 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import torch
 
 import train
 from utils import config
+from utils.processes import Council
+from utils.signals import StopSignals
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -34,13 +39,14 @@ TINY = {
     ],
 }
 SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32", "data.workers=0"]
+DEVICE = ["run.device=auto", "run.deterministic=true"] if torch.cuda.is_available() else ["run.device=cpu"]
 QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
     """The command line of a tiny run of ``recipe`` in ``folder``."""
     family = config.load(ROOT / recipe, []).model.name
-    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", "run.device=cpu", *overrides]
+    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", *DEVICE, *overrides]
 
 
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:
@@ -52,6 +58,11 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     """Train in a process of its own, its output in a pipe."""
     command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, *overrides)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def alone() -> StopSignals:
+    """The signals of a run of one process."""
+    return StopSignals(Council(SimpleNamespace(num_processes=1)))
 
 
 def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:

@@ -137,9 +137,20 @@ def train_and_tell(folder: Path, words: list[str]) -> int:
     return code
 
 
-ELASTIC = {
+ELASTIC = {  # the adaptive probability of augmentation moves, too
     "one": (1, ["update.rule=single_pass", "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1"]),
-    "four": (4, ["update.rule=alternating", "update.critic_steps=2", "penalty.gp=1", "game.conditional=true"]),
+    "four": (
+        4,
+        [
+            "update.rule=alternating",
+            "update.critic_steps=2",
+            "penalty.gp=1",
+            "game.conditional=true",
+            "augment.name=ada",
+            "augment.images=500",
+            "augment.target=0.1",
+        ],
+    ),
 }
 
 

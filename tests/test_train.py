@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import evaluate
 import train
 from tests.runs import ROOT, fingerprint, run, start
+from utils import generation
 from utils.errors import UserError
 
 
@@ -278,3 +279,11 @@ def test_help_names_the_way_to_all_keys(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     assert "--print-config" in capsys.readouterr().out
+
+
+def test_bits_that_cannot_be_kept_on_a_gpu_are_refused():
+    """Before the first step; on CPUs the same augmentation is deterministic."""
+    cfg = config.load(ROOT / "configs/digits.yaml", ["run.deterministic=true", "augment.name=ada"])
+    generation._check_deterministic(cfg, torch.device("cpu"))
+    with pytest.raises(UserError, match="no deterministic form on GPUs"):
+        generation._check_deterministic(cfg, torch.device("cuda"))

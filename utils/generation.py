@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from adversarial.augmentation import augmentation
+from adversarial.augmentation import augmentation, resamples
 from adversarial.games import Game, GenerationGame, couples_samples
 from adversarial.penalties import input_gradients, zero_centred
 from models import FAMILIES, auxiliary
@@ -85,6 +85,7 @@ class Generation:
     def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
         """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
         _check_packs(config, accelerator.num_processes)
+        _check_deterministic(config, accelerator.device)
         draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
         label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
         scores = 2 if config.game.auxiliary else 0  # the score itself and the class's log-odds
@@ -155,6 +156,16 @@ def _check_packs(config: Config, processes: int) -> None:
             f"train.batch_size is {config.train.batch_size} and must be a multiple of {parts}: "
             f"game.pack={config.game.pack} samples are judged at once, in each of {processes} processes and "
             f"{config.train.accumulate} micro-batches."
+        )
+
+
+def _check_deterministic(config: Config, device: torch.device) -> None:
+    """Raise UserError where bits were promised that an augmentation cannot keep on a GPU."""
+    moves = config.penalty.consistency or resamples(config.augment.name, config.augment.policy)
+    if config.run.deterministic and device.type == "cuda" and moves:
+        raise UserError(
+            "run.deterministic=true cannot serve augmentations that move pixels about, nor penalty.consistency: their "
+            "gradient has no deterministic form on GPUs; use augment.policy=[colour,cutout] or run.deterministic=false."
         )
 
 

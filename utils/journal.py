@@ -103,7 +103,7 @@ class Journal:
             self._save_best(step)
         drawn = self._picture(step).is_file()
         evaluated = any(record["kind"] == "metric" and record["step"] == step for record in records(self.folder))
-        return self.show(step, draw=not drawn, evaluate=not evaluated)
+        return self.show(step, drawn, evaluated)
 
     def note(self, step: int, turn: Turn) -> None:
         """Take in a turn before its players move. Nothing here waits for the device."""
@@ -157,14 +157,16 @@ class Journal:
             first,
         )
 
-    def show(self, step: int, draw: bool = True, evaluate: bool = True) -> bool:
-        """Draw and evaluate what is due after ``step``. False if a signal, in any process, asks the run to end."""
-        draw = draw and due(self.config.sample.every, step)
-        evaluate = evaluate and due(self.config.evaluate.every, step)
+    def show(self, step: int, drawn: bool = False, evaluated: bool = False) -> bool:
+        """Draw and evaluate what is due after ``step``, unless it is there already.
+
+        False if a signal, in any process, asks the run to end: all ask, whatever each of them found done.
+        """
+        draw, evaluate = due(self.config.sample.every, step), due(self.config.evaluate.every, step)
         with contextlib.suppress(Interrupted):
-            if draw:
+            if draw and not drawn:
                 self.draw(step)
-            if evaluate:
+            if evaluate and not evaluated:
                 self.evaluate(step)
         return not self.stop.received_by_now() if draw or evaluate else True
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline
+from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline, resamples
 from tests.adversarial.toy_games import SeededDraw
 from utils.randomness import Draw
 
@@ -272,3 +272,14 @@ def test_by_name():
 def test_unknown_transforms(name, policy, words):
     with pytest.raises(ValueError, match=words):
         augmentation(name, policy)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "moves"),
+    [
+        ("none", [], False), ("diffaugment", [], True), ("ada", [], True), ("diffaugment", ["colour"], False),
+        ("diffaugment", ["translation"], True), ("scheduled", ["colour:0.5", "cutout"], False), ("ada", ["blit"], True),
+    ],
+)  # fmt: skip
+def test_which_augmentations_move_pixels_about(name, policy, moves):
+    assert resamples(name, policy) is moves

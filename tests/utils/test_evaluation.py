@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models import dcgan
+from tests.runs import alone
 from utils import classifier, evaluation, players
 from utils.classifier import sha256
 from utils.config import Config
@@ -252,7 +253,7 @@ def test_a_line_of_the_log_says_the_step_and_the_weights_too(images, tmp_path):
     folder.path.mkdir()
     kind = Generation()
     team = players.build(config, *kind.networks(config, kind.sizes(images)), torch.device("cpu"))
-    with Journal(config, kind, folder, images, team, 0, writes=True) as journal:
+    with Journal(config, kind, folder, images, team, 0, True, alone()) as journal:
         journal.evaluate(7)
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     check_keys(records, seed=5)

@@ -1,12 +1,12 @@
 """What happens every so often: when, what counts as the best, and when a run is over."""
 
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from models import mlp
+from tests.runs import alone
 from utils import players
 from utils.config import Config
 from utils.datasets import DataSet, Resident
@@ -14,9 +14,7 @@ from utils.evaluation import record
 from utils.generation import Generation
 from utils.journal import Journal, best_metrics, best_step, due, is_finished
 from utils.logs import Log
-from utils.processes import Council
 from utils.run import RunFolder
-from utils.signals import StopSignals
 
 
 @pytest.fixture
@@ -75,10 +73,6 @@ def test_the_step_of_the_best_is_the_latest_of_equals(folder, higher_is_better, 
     values = ((1, -1.0), (2, -1.0), (3, 7.0), (4, 7.0), (6, 0.0))
     log(folder, *(metric(i, value, "m", higher_is_better) for i, value in values))
     assert best_step(folder, "m") == step
-
-
-def alone() -> StopSignals:
-    return StopSignals(Council(SimpleNamespace(num_processes=1)))
 
 
 class Scripted(Generation):
