@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import evaluate
 import train
 from tests.runs import ROOT, fingerprint, run, start
-from utils import generation
+from utils import config, generation
 from utils.errors import UserError
 
 
