@@ -115,6 +115,16 @@ def test_recipe_differs_from_its_base_by_more_than_noise(recipe):
     assert different & {"data", "model", "game", "update", "penalty", "augment"}
 
 
+def test_the_recipe_book_lists_every_recipe():
+    """Names that begin with an underscore stand for the first name of their row with another end."""
+    book = (ROOT / "README.md").read_text().partition("## The recipe book")[2].partition("\n## ")[0]
+    listed = set()
+    for row in re.findall(r"^\| (`.*?) \|", book, re.MULTILINE):
+        first, *others = re.findall(r"`(\w+)`", row)
+        listed |= {first} | {first.rpartition("_")[0] + name if name.startswith("_") else name for name in others}
+    assert listed == {recipe.stem for recipe in RECIPES}
+
+
 def base_of(recipe: Path) -> str:
     return OmegaConf.load(recipe).base
 
