@@ -1,6 +1,6 @@
 """SIGKILL at random moments: does the same command, run again, end with the same bits?
 
-    python benchmarks/faults.py                         # 100 kills over all variants, about 8 minutes on 2 CPU cores
+    python benchmarks/faults.py                         # 100 kills over all variants, about 4 minutes on 2 CPU cores
     python benchmarks/faults.py --kills 4 --steps 40    # the short form that the tests run
 
 Every variant of a digits run is trained once undisturbed, then again and again with a SIGKILL, until its share of the
