@@ -5,7 +5,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,17 +82,15 @@ def train(cfg: Config) -> int:
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text: None
     with folder.locked() if first else contextlib.nullcontext(), StopSignals(Council(accelerator)) as stop:
-        saved = checkpoint.newest(folder.checkpoints, warn=tell)
-        check_agreement(stop.council, cfg, saved)
-        begin = resumable_step(cfg, saved)
+        saved, begin = agreed_checkpoint(cfg, folder, stop.council, tell)
         if is_finished(folder, begin, cfg.train.steps):
             tell(farewell(cfg, folder, begin))
             return 0
-        with accelerator.main_process_first():  # where a download is asked for, one process does it
+        with stop.council.first_alone():  # where a download is asked for, one process does it
             data = kind.load(cfg)
         generator, critic = kind.networks(cfg, kind.sizes(data))
         if saved is None:
-            with accelerator.main_process_first():  # where weights are fetched
+            with stop.council.first_alone():  # where weights are fetched
                 kind.start(cfg, generator)
         team = players.build(cfg, generator, critic, accelerator.device)
         game = kind.game(cfg, team, data, accelerator)
@@ -118,12 +116,10 @@ def train(cfg: Config) -> int:
                 if len(skipped) >= cfg.guard.rollbacks:
                     raise
                 skipped |= {broken.step}
-                saved = checkpoint.newest(folder.checkpoints, warn=tell)
-                begin = resumable_step(cfg, saved)
+                saved, begin = agreed_checkpoint(cfg, folder, stop.council, tell)
                 tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
-        stop.council.any(
-            False
-        )  # a launcher kills the others soon after one has ended: nobody does before all is written
+        # All together, and when all is written: where one process has ended, launchers soon kill the others.
+        finished = not stop.council.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
 
@@ -147,15 +143,24 @@ def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> Non
     team.load_tensors(before)
 
 
-def check_agreement(council: Council, cfg: Config, saved: Checkpoint | None) -> None:
-    """Raise UserError, in all processes, unless all were given the same config and see the same newest checkpoint."""
+def agreed_checkpoint(
+    cfg: Config, folder: RunFolder, council: Council, tell: Callable[[str], None]
+) -> tuple[Checkpoint | None, int]:
+    """The newest good checkpoint, None for none, and the step to go on from: the same in all processes.
+
+    Raises UserError, in all of them, unless all were given the same config and see the same checkpoint.
+    """
+    council.any(False)  # one of them may still be writing
+    saved = checkpoint.newest(folder.checkpoints, warn=tell)
     if not council.same(repr(sorted(config.identity(cfg).items()))):
         raise UserError("The processes were started with different configs; give the same command on every node.")
-    if not council.same("none" if saved is None else saved.path.name):
+    name = "none" if saved is None else saved.path.name
+    if not council.same(name):
         raise UserError(
-            f"The processes see different newest checkpoints in {cfg.run.dir}/{cfg.run.name} (this one: "
-            f"{'none' if saved is None else saved.path.name}); put run.dir on a file system that all nodes share."
+            f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
+            "file system that all nodes share."
         )
+    return saved, resumable_step(cfg, saved)
 
 
 def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:

@@ -63,7 +63,7 @@ class Adaptive:
 
     def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
         if CRITIC in turn.players:
-            memory["augment_signs"] += mean((turn.report["real_score"].float() - self.boundary).sign().mean())
+            memory["augment_signs"] += mean((_widened(turn.report["real_score"]) - self.boundary).sign().mean())
             memory["augment_turns"] += 1
         if GENERATOR in turn.players and (step + 1) % self.every == 0:
             overfitting = memory["augment_signs"] / memory["augment_turns"]
@@ -86,7 +86,7 @@ class ScoreAverages:
 
     def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
         if CRITIC in turn.players:
-            seen = {side: mean(turn.report[f"{side}_score"].float().mean()) for side in ("real", "fake")}
+            seen = {side: mean(_widened(turn.report[f"{side}_score"]).mean()) for side in ("real", "fake")}
             for name, value in {**seen, "weight": torch.ones_like(seen["real"])}.items():
                 _move(memory[f"lecam_{name}"], value, 1 - self.decay)
 
@@ -105,6 +105,11 @@ class PathMean:
     def update(self, memory: Memory, step: int, turn: Turn, mean: Mean) -> None:
         if "path_length" in turn.report:
             _move(memory["path_mean"], mean(turn.report["path_length"]), 1 - self.decay)
+
+
+def _widened(score: Tensor) -> Tensor:
+    """Scores of half precision as float32: a sum of them would round too much."""
+    return score.float() if score.dtype in (torch.bfloat16, torch.float16) else score
 
 
 def _move(average: Tensor, value: Tensor, share: float) -> None:

@@ -62,7 +62,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
 
 def alone() -> StopSignals:
     """The signals of a run of one process."""
-    return StopSignals(Council(SimpleNamespace(num_processes=1)))
+    return StopSignals(Council(SimpleNamespace(num_processes=1, process_index=0)))
 
 
 def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:

@@ -20,7 +20,8 @@ import train
 from tests import play_in_processes
 from tests.conftest import forget_accelerator
 from tests.runs import ROOT, arguments, fingerprint, run
-from utils import errors, players
+from utils import checkpoint, errors, players
+from utils.generation import Generation
 
 # No layer sees across samples, so only rounding may differ from one process.
 APART = ["model.generator_norm=none", "train.precision=float64", "optimizer.schedule=constant"]
@@ -221,6 +222,42 @@ def test_a_signal_to_one_process_stops_all_of_them_together(tmp_path):
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
 
 
+def test_processes_roll_back_together_while_a_save_is_being_written(tmp_path):
+    """The first process writes slowly, a NaN comes meanwhile: nobody looks for a checkpoint before it lies there."""
+    words = arguments(tmp_path, "guard.rollbacks=1", "checkpoint.every=6", "log.every=1", "optimizer.schedule=constant")
+    output = launched(tmp_path, 2, train_poisoned, words)
+    assert "Rolling back to step 6, to leave out step 8" in output
+
+
+def train_poisoned(words: list[str]) -> int:
+    """Train with a NaN in step 8 and with saves that take half a second longer."""
+    save, rounds = checkpoint.save, train.rounds
+
+    def slow(*given, **options):
+        time.sleep(0.5)
+        return save(*given, **options)
+
+    def poisoned(cfg, samples, start, *more):
+        for step, batches in enumerate(rounds(cfg, samples, start, *more), start):
+            if step == 7:
+                batches[0][0].x[0] = float("nan")
+            yield batches
+
+    checkpoint.save, train.rounds = slow, poisoned
+    return train.main(words)
+
+
+def test_a_signal_in_the_last_evaluation_ends_all_with_the_same_code(tmp_path):
+    assert Launch(tmp_path, 2, train_and_signal, arguments(tmp_path)).end() == [75, 75]
+    launched(tmp_path, 2, train.main, arguments(tmp_path))
+
+
+def train_and_signal(words: list[str]) -> int:
+    """Train, with a signal to the first process alone while it evaluates the end."""
+    Generation.evaluate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    return train.main(words)
+
+
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
@@ -239,7 +276,9 @@ def test_torchrun_restarts_what_was_killed(tmp_path):
             env={**os.environ, "ACCELERATE_USE_CPU": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         )  # fmt: skip
     checkpoints = tmp_path / "digits/checkpoints"
+    deadline = time.monotonic() + 200
     while launcher.poll() is None and not list(checkpoints.glob("step-*")):
+        assert time.monotonic() < deadline, "it did not come to a checkpoint"
         time.sleep(0.02)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)

@@ -1,11 +1,14 @@
 """The SLURM script, with stand-ins for srun and scontrol that do what those do on one node."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.runs import ROOT, arguments
 
@@ -23,7 +26,7 @@ exit 1 # the script must not care
 SCONTROL = """#!/usr/bin/env bash
 if [ "$1" = show ]; then echo localhost; else echo "$@" >>"$REQUEUED"; fi
 """
-STEADY = ["train.steps=60", "train.batch_size=8", "optimizer.schedule=constant", "sample.every=0", "log.every=5"]
+STEADY = ["train.batch_size=8", "optimizer.schedule=constant", "sample.every=0", "log.every=5"]
 
 
 def submit(folder: Path, *words: str) -> subprocess.Popen:
@@ -43,20 +46,38 @@ def submit(folder: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
-def test_a_preempted_job_is_queued_again_and_comes_to_its_end(tmp_path):
-    job = submit(tmp_path, *STEADY)
-    log = tmp_path / "parts/digits/log.txt"
+@pytest.mark.parametrize("signalled", ["script", "task"])
+def test_a_preempted_job_is_queued_again_and_comes_to_its_end(tmp_path, signalled):
+    """At a time limit SLURM signals the script, at a preemption the processes of the run."""
+    job = submit(tmp_path, *STEADY, "train.steps=100000")
+    log, deadline = tmp_path / "parts/digits/log.txt", time.monotonic() + 200
     while job.poll() is None and not (log.exists() and "step 5/" in log.read_text()):
+        assert time.monotonic() < deadline, "it did not come to step 5"
         time.sleep(0.02)
-    job.send_signal(signal.SIGUSR1)
+    if signalled == "script":
+        job.send_signal(signal.SIGUSR1)
+    else:
+        os.kill(trainer_of(job), signal.SIGTERM)
     job.wait(120)
     output = (tmp_path / "output.txt").read_text()
     assert (tmp_path / "requeued.txt").read_text() == f"requeue {os.getpid()}\n", output
     assert "the same command resumes" in output
 
-    assert submit(tmp_path, *STEADY).wait(120) == 0
+    assert submit(tmp_path, *STEADY, "train.steps=1").wait(120) == 0  # it is past that
     assert (tmp_path / "requeued.txt").read_text().count("requeue") == 1
-    assert "Finished at step 60" in (tmp_path / "output.txt").read_text()
+    assert "Finished at step" in (tmp_path / "output.txt").read_text()
+
+
+def trainer_of(job: subprocess.Popen) -> int:
+    """The process id of one of a job's trainers."""
+    processes, found = {}, [job.pid]
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, rest = status.read_text().rsplit(")", 1)
+            processes.setdefault(int(rest.split()[1]), []).append((int(status.parent.name), name))
+    for parent in found:
+        found += [child for child, _ in processes.get(parent, [])]
+    return next(pid for siblings in processes.values() for pid, name in siblings if pid in found and "python" in name)
 
 
 def test_srun_without_addresses_is_refused(tmp_path):

@@ -94,7 +94,9 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            _sync(folder.parent)
         _remove(partial)
         partial.mkdir()
         manifest = {}

@@ -163,7 +163,7 @@ class LogConfig:
 class GuardConfig:
     """Fields of ``guard.*``: what is done about runs that go wrong. NaN and Inf always stop or roll back."""
 
-    rollbacks: int = 0  # times that a run goes back to its last checkpoint and leaves out the step that gave NaN or Inf
+    rollbacks: int = 0  # times that a run goes back to its last checkpoint, to leave out a step that gave NaN or Inf
     score_gap: float = 50.0  # a critic has won where mean real and fake scores are this far apart ...
     patience: int = 3  # ... in so many log lines in a row: a warning
     vanished: float = 1e-10  # norm of the generator's gradient under which it moves nothing: a warning

@@ -76,9 +76,12 @@ class Journal:
         finally:
             if self.log:
                 with contextlib.suppress(UserError) if error else contextlib.nullcontext():  # one error is enough
-                    if isinstance(error, UserError):
+                    if isinstance(error, UserError) and not self._may_roll_back(error):
                         self.log.say(f"Stopped: {error}", quiet=True)
                     self.log.close()
+
+    def _may_roll_back(self, error: BaseException) -> bool:
+        return isinstance(error, NotFiniteError) and len(self.skipped) < self.config.guard.rollbacks
 
     def steps(self) -> Iterator[int]:
         """The steps that are left, under a progress bar (none in a pipe)."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import defaultdict
@@ -188,5 +189,8 @@ def _drop_after(folder: RunFolder, step: int) -> None:
     """Rewrite metrics.jsonl without records after ``step``."""
     kept = [record for record in records(folder) if record["step"] <= step]
     partial = folder.metrics.with_name(".metrics.jsonl.partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    with open(partial, "w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in kept)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(folder.metrics)

@@ -59,7 +59,7 @@ class Players:
         networks = self._check_networks(saved)
         for name, optimizer in self.optimizers.items():
             moments = {f"{_moment(optimizer)}/{key}" for key, p in networks[name].named_parameters() if p.requires_grad}
-            stepped = saved.state["step"] > 0 and _moment(optimizer)
+            stepped = saved.state["step"] > len(saved.state.get("skipped", ())) and _moment(optimizer)
             if stepped and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
         if lacking := self.memory.keys() ^ saved.tensors.get("memory", {}).keys():

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -92,11 +94,22 @@ class Council:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.size = accelerator.num_processes
+        self.size, self._is_first = accelerator.num_processes, accelerator.process_index == 0
         self._group = (
             distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
         )  # fmt: skip
         self._asked: tuple[Tensor, distributed.Work] | None = None
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process goes through the block while the others wait, however long a download takes."""
+        if not self._is_first:
+            self.any(False)
+        try:
+            yield
+        finally:
+            if self._is_first:
+                self.any(False)
 
     def any(self, mine: bool) -> bool:
         """Whether any process says so; waits for all of them."""

@@ -187,7 +187,7 @@ def test_a_log_says_the_same_way(folder, capsys):
 
 
 def alone() -> Meter:
-    return Meter(Council(SimpleNamespace(num_processes=1)))
+    return Meter(Council(SimpleNamespace(num_processes=1, process_index=0)))
 
 
 class NoWaiting(TorchDispatchMode):
