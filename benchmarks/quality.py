@@ -63,6 +63,7 @@ MNIST = (
 RECIPES = {"ring": "ring", "grid": "grid", "mnist": "digits"}
 STEPS = {"mnist": 1800}  # elsewhere the recipe's own
 EVALUATIONS, IMAGES = 6, 2000  # of an MNIST run, and samples in each
+FEATURES = ROOT / "runs/quality"  # keeps the classifier in whose features images are compared
 PLOT = ROOT / "docs/mnist_rules.png"
 
 
@@ -171,27 +172,23 @@ def coverage(team: Players, cfg: Config, data: DataSet) -> dict[str, Any]:
 
 def distances(match: Match, data: DataSet) -> list[tuple[int, float]]:
     """Train, and measure the averaged generator's Fréchet distance to the held-out split on the way: by step."""
-    network, cfg, found = classifier(data, feature_folder(), CPU), match.cfg, []
+    network, cfg, found = classifier(data, FEATURES, CPU), match.cfg, []
     with torch.no_grad():
         distance = metrics.frechet_distance_to(network, to_images(data.test.x, CPU))
 
     @torch.no_grad()
-    def show(done: int) -> None:
-        if done % max(cfg.train.steps // EVALUATIONS, 1) == 0:
-            found.append((done, distance(samples(match.team, cfg, IMAGES))))
+    def measure(done: int) -> None:
+        found.append((done, distance(samples(match.team, cfg, IMAGES))))
 
-    match.play(range(cfg.train.steps), show)
+    every = max(cfg.train.steps // EVALUATIONS, 1)
+    match.play(range(cfg.train.steps), lambda done: measure(done) if done % every == 0 else None)
+    measure(cfg.train.steps)  # the loop leaves the end to its caller
     return found
 
 
 def samples(team: Players, cfg: Config, count: int) -> torch.Tensor:
     """Samples of the averaged generator, from latents of the run's seed, as train.py evaluates them."""
     return sample(team.average, latents(count, cfg.model.latent_dim, cfg.seed), None)
-
-
-def feature_folder() -> Path:
-    """Where the classifier in whose features images are compared is kept."""
-    return ROOT / "runs/quality"
 
 
 def seconds_per_step(runs: list[Run], rounds: int, steps: int) -> dict[str, float]:
@@ -262,7 +259,7 @@ def plot(lines: list[dict], seconds: dict[str, float], path: Path) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
     for rule in RULES:
         own = [line["distances"] for line in lines if line["rule"] == rule]
-        if not own or rule not in seconds:
+        if not own:
             continue
         steps = [step for step, _ in own[0]]
         values = torch.tensor([[distance for _, distance in run] for run in own])
@@ -300,7 +297,7 @@ def perform(runs: list[Run], options: argparse.Namespace) -> None:
     left = [run for run in runs if run.key not in known]
     if any(run.data == "mnist" for run in left):  # once, not in every run
         data = loaded(next(run for run in left if run.data == "mnist").config)
-        classifier(data, feature_folder(), CPU)
+        classifier(data, FEATURES, CPU)
     with get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
         lines = pool.imap_unordered(do, left)
         for line in tqdm(lines, initial=len(runs) - len(left), total=len(runs), unit="run", disable=None):
@@ -337,7 +334,8 @@ def main(arguments: list[str]) -> int:
             continue
         if data == "mnist":
             seconds = timed([run for run in runs if (run.data, run.seed) == (data, 0)], options)
-            plot(lines, seconds, options.plot)
+            if seconds:
+                plot(lines, seconds, options.plot)
         table = images_table(lines, seconds) if data == "mnist" else points_table(data, lines)
         print("", *table, sep="\n")
     return 0

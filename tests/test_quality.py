@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from benchmarks import quality
 from tests.runs import ROOT, run
-from utils import config
+from utils import config, datasets
 
 SHORT = ["--data=ring", "--methods=rpgan", "--seeds=2", "--steps=20"]
 
@@ -78,3 +81,34 @@ def test_a_run_is_that_of_the_training_script(finished, tmp_path):
     trained = {record["metric"]: record["value"] for record in records if record["kind"] == "metric"}
     measured = next(line for line in lines(finished) if (line["rule"], line["seed"]) == ("single_pass", 0))
     assert trained == {name: measured[name] for name in trained}
+
+
+def test_images_are_followed_over_steps_and_seconds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(datasets.DATASETS, "mnist", random_images)
+    monkeypatch.setattr(quality, "FEATURES", tmp_path)
+    monkeypatch.setattr(quality, "IMAGES", 80)
+    picture = tmp_path / "rules.png"
+    command = ["--data=mnist", "--seeds=1", "--steps=6", "--turns=1", f"--results={tmp_path}/lines.jsonl"]
+    command += [f"--plot={picture}", "--set", "model.generator_width=2", "model.critic_width=2", "train.batch_size=8"]
+    monkeypatch.setattr(quality, "perform", perform_here)
+    assert quality.main(command) == 0
+    table = capsys.readouterr().out
+    assert "| rule | step 1 | step 2 | step 3 | step 4 | step 5 | step 6 | ms a step | seconds in all |" in table
+    assert [table.count(f"| {rule} |") for rule in quality.RULES] == [1, 1, 1]
+    assert Image.open(picture).size == (720, 270)
+    assert len(lines(tmp_path)) == 4  # three runs, and the seconds per step
+    assert quality.main([*command, "--table"]) == 0
+    assert capsys.readouterr().out.splitlines()[3:] == table.splitlines()[3:]
+
+
+def perform_here(runs: list, options: Namespace) -> None:
+    """In this process, whose data sets are patched."""
+    for one in runs:
+        quality.append(options.results, quality.do(one))
+
+
+def random_images(data: datasets.DataConfig, seed: int) -> datasets.DataSet:
+    """Noise in the place of MNIST, with a held-out split."""
+    x = torch.randint(256, (160, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    splits = [datasets.Resident(part, torch.arange(len(part)) % 10) for part in x.split(80)]
+    return datasets.DataSet("mnist", (1, 32, 32), 10, *splits)
