@@ -1,7 +1,7 @@
 """What comes out of the update rules: the quality of samples, methods and rules side by side at equal steps.
 
-    python benchmarks/quality.py --data ring grid --jobs 2            # PacGAN's protocol, 10 seeds
-    python benchmarks/quality.py --data mnist --root data --jobs 2    # Fréchet distance over steps and over seconds
+    python benchmarks/quality.py --data ring grid --jobs 2                      # PacGAN's protocol, 10 seeds
+    python benchmarks/quality.py --data mnist --root data --seeds 3 --jobs 2    # Fréchet distance, steps and seconds
 
 Every run is train.py's loop on one thread of a process of its own, without a run folder. What it measured is a line of
 ``--results``, so the same command goes on after a stop; ``--table`` prints the tables of the lines that there are and
