@@ -61,7 +61,7 @@ MNIST = (
     "model.critic_width=16", "train.batch_size=64",
 )  # fmt: skip
 RECIPES = {"ring": "ring", "grid": "grid", "mnist": "digits"}
-STEPS = {"mnist": 1000}  # elsewhere the recipe's own
+STEPS = {"mnist": 3000}  # elsewhere the recipe's own
 EVALUATIONS, IMAGES = 5, 2000  # of an MNIST run, and samples in each
 FEATURES = ROOT / "runs/quality"  # keeps the classifier in whose features images are compared
 PLOT = ROOT / "docs/mnist_rules.png"
@@ -348,7 +348,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="on ring and grid")
     words.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
     words.add_argument("--seeds", type=int, default=10, help="0, 1, ... (default: 10)")
-    words.add_argument("--steps", type=int, help="default: the recipe's; mnist: 1000")
+    words.add_argument("--steps", type=int, help="default: the recipe's; mnist: 3000")
     words.add_argument("--set", nargs="+", default=[], metavar="key=value", help="more settings of all runs")
     words.add_argument("--root", default="data", help="folder that holds MNIST (default: data)")
     words.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
