@@ -1,6 +1,7 @@
 """Metrics of samples: numbers about tensors. ``evaluation`` turns them into records."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,24 @@ BATCH = 500
 
 def frechet_distance(network: Classifier, a: Tensor, b: Tensor) -> float:
     """Fréchet distance between two sets of images in a network's features (Heusel et al. 2017, eq. 6)."""
-    metric = FrechetInceptionDistance(_Features(network), normalize=True, sync_on_compute=False).to(a.device)
-    for images, real in ((a, True), (b, False)):
+    return frechet_distance_to(network, a)(b)
+
+
+def frechet_distance_to(network: Classifier, reference: Tensor) -> Callable[[Tensor], float]:
+    """The same as a function of the second set: the features of the first are computed once."""
+    features = _Features(network)
+    metric = FrechetInceptionDistance(features, reset_real_features=False, normalize=True, sync_on_compute=False)
+    metric.to(reference.device)
+    for batch in reference.split(BATCH):
+        metric.update(batch, real=True)
+
+    def distance(images: Tensor) -> float:
+        metric.reset()
         for batch in images.split(BATCH):
-            metric.update(batch, real=real)
-    return float(metric.compute())
+            metric.update(batch, real=False)
+        return float(metric.compute())
+
+    return distance
 
 
 class _Features(torch.nn.Module):
