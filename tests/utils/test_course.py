@@ -46,7 +46,7 @@ def test_burn_in_of_r3gan():
 
 def test_without_burn_in_nothing_changes():
     cfg = config.load(ROOT / "configs/ring.yaml", ["optimizer.schedule=constant"])
-    assert course.learning_rates_at(cfg, 0) == {"generator": 0.001, "critic": 0.001}
+    assert course.learning_rates_at(cfg, 0) == {"generator": 0.008, "critic": 0.008}
     assert course.betas_at(cfg, 0) == (0, 0.99)
     assert course.weights_at(cfg, 0).gamma.r1 == 0.1
     assert course.augment_p_at(cfg, 0) == cfg.augment.p
