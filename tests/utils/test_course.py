@@ -48,7 +48,7 @@ def test_without_burn_in_nothing_changes():
     cfg = config.load(ROOT / "configs/ring.yaml", ["optimizer.schedule=constant"])
     assert course.learning_rates_at(cfg, 0) == {"generator": 0.008, "critic": 0.008}
     assert course.betas_at(cfg, 0) == (0, 0.99)
-    assert course.weights_at(cfg, 0).gamma.r1 == 0.1
+    assert course.weights_at(cfg, 0).gamma.r1 == 0.02
     assert course.augment_p_at(cfg, 0) == cfg.augment.p
 
 
