@@ -56,12 +56,7 @@ PUBLISHED = {  # modes, high quality in %, reverse KL after 400,000 steps: Lin e
         "GAN": "17.3 ± 0.8 | 94.8 | 0.70", "PacGAN2": "23.8 ± 0.7 | 91.3 | 0.13", "PacGAN4": "24.8 ± 0.2 | 93.6 | 0.04",
     },
 }  # fmt: skip
-MNIST = (
-    "data.name=mnist", "data.resolution=32", "data.fit=pad", "model.latent_dim=64", "model.generator_width=16",
-    "model.critic_width=16", "train.batch_size=64",
-)  # fmt: skip
-RECIPES = {"ring": "ring", "grid": "grid", "mnist": "digits"}
-STEPS = {"mnist": 3000}  # elsewhere the recipe's own
+RECIPES = {"ring": "ring", "grid": "grid", "mnist": "mnist_dcgan"}
 EVALUATIONS, IMAGES = 5, 2000  # of an MNIST run, and samples in each
 FEATURES = ROOT / "runs/quality"  # keeps the classifier in whose features images are compared
 PLOT = ROOT / "docs/mnist_rules.png"
@@ -96,11 +91,11 @@ def plan(options: argparse.Namespace) -> list[Run]:
     for seed in range(options.seeds):
         for data in options.data:
             common = [f"seed={seed}", "run.device=cpu", "run.threads=1"]
-            if steps := options.steps or STEPS.get(data):
-                common.append(f"train.steps={steps}")
+            if options.steps:
+                common.append(f"train.steps={options.steps}")
             if data == "mnist":
-                common += [*MNIST, f"data.root={options.root}"]
-            for method in ["rpgan"] if data == "mnist" else options.methods:
+                common.append(f"data.root={options.root}")
+            for method in ["dcgan"] if data == "mnist" else options.methods:
                 own = () if data == "mnist" else METHODS[method][1]
                 for rule in options.rules:
                     runs.append(Run(data, method, rule, seed, (*common, *own, f"update.rule={rule}", *options.set)))
@@ -348,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="on ring and grid")
     words.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
     words.add_argument("--seeds", type=int, default=10, help="0, 1, ... (default: 10)")
-    words.add_argument("--steps", type=int, help="default: the recipe's; mnist: 3000")
+    words.add_argument("--steps", type=int, help="default: the recipe's")
     words.add_argument("--set", nargs="+", default=[], metavar="key=value", help="more settings of all runs")
     words.add_argument("--root", default="data", help="folder that holds MNIST (default: data)")
     words.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
