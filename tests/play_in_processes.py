@@ -17,17 +17,22 @@ from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import Gamma
 from adversarial.updates import RULES, Turn, Weights, accumulated
 from models import dcgan
-from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, spread
+from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, mapped_game, spread
 from utils.randomness import Draw
 from utils.sync_batchnorm import synchronise
 
 SIZE = 12  # of the global batch
 GAMMAS = {"none": Gamma(), "R1": Gamma(r1=0.7), "R1+R2": Gamma(0.7, 1.3), "GP": Gamma(gp=0.9)}
+ALL_GAMMAS = {**GAMMAS, "path": Gamma(path=2), "all": Gamma(0.7, 1.3, 0.9, 0.8, consistency=0.6, path=2)}
 PLANS = {**RULES, "reused fakes": partial(RULES["alternating"], reuse_fakes=True)}
 
 
-def networks(norm: str, conditional: bool) -> tuple[nn.Module, nn.Module]:
+def networks(norm: str, conditional: bool, mapped: bool) -> tuple[nn.Module, nn.Module]:
+    """A pair for images; a ``mapped`` generator has path lengths."""
     torch.manual_seed(0)
+    if mapped:
+        game = mapped_game(2)
+        return game.generator, game.critic
     config = dcgan.Config(latent_dim=LATENT, generator_width=4, critic_width=4, generator_norm=norm)
     classes = CLASSES if conditional else 0
     pair = dcgan.Generator(config, SHAPE, classes), dcgan.Critic(config, SHAPE, classes)
@@ -54,7 +59,7 @@ def gradients(turns: Iterator[Turn], networks: dict[str, nn.Module]) -> list[Ten
 
 def error(accelerator: Accelerator, plan: Callable, objective: str, gamma: str, options: dict) -> float:
     conditional, together = options.get("conditional", False), "simultaneous" not in str(plan)
-    generator, critic = networks(options.get("norm", "none"), conditional)
+    generator, critic = networks(options.get("norm", "none"), conditional, options.get("mapped", False))
     twins = copy.deepcopy((generator, critic))
     if "norm" in options:
         synchronise(generator)
@@ -63,10 +68,9 @@ def error(accelerator: Accelerator, plan: Callable, objective: str, gamma: str, 
     own = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
     def play(pair: tuple[nn.Module, nn.Module], rows: slice, parts: int) -> list[Tensor]:
-        game = GenerationGame(*pair, LATENT, conditional, together)
-        turns = accumulated(
-            plan, game, OBJECTIVES[objective], rounds(rows, steps), Weights(GAMMAS[gamma], 0.8), parts
-        )  # fmt: skip
+        game = GenerationGame(*pair, LATENT, conditional, together, memory={"path_mean": torch.tensor(0.3)})
+        weights = Weights(ALL_GAMMAS[gamma], 0.8)
+        turns = accumulated(plan, game, OBJECTIVES[objective], rounds(rows, steps), weights, parts)
         return gradients(turns, {"generator": pair[0], "critic": pair[1]})
 
     want = play(twins, slice(0, SIZE), 1)
@@ -75,7 +79,9 @@ def error(accelerator: Accelerator, plan: Callable, objective: str, gamma: str, 
 
 
 def cases() -> Iterator[tuple[str, str, str, dict]]:
-    """Every rule with every penalty; every objective; micro-batches, critic steps, labels, BatchNorm."""
+    """Every rule with every penalty on slopes; every objective; micro-batches, critic steps, labels, BatchNorm; all
+    penalties with and without a path length, whose forward goes past the wrapper.
+    """
     for plan in PLANS:
         for gamma in GAMMAS:
             yield plan, "relativistic", gamma, {}
@@ -83,9 +89,12 @@ def cases() -> Iterator[tuple[str, str, str, dict]]:
             yield plan, objective, "R1+R2", {"critic_steps": 2}
         yield plan, "hinge", "GP", {"conditional": True}
         yield plan, "hinge", "R1", {"norm": "batch"}
+        for gamma in ("none", "R1", "path", "all"):  # "none": a step between lazy penalties
+            yield plan, "hinge", gamma, {"mapped": True}
         if plan != "reused fakes":
             for gamma in GAMMAS:
                 yield plan, "relativistic", gamma, {"parts": 3, "critic_steps": 2}
+            yield plan, "hinge", "all", {"mapped": True, "parts": 3}
 
 
 def main() -> None:
