@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,21 @@ def test_two_processes_follow_one_in_a_game_of_domains(tmp_path):
     launched(tmp_path, 2, train.main, arguments(tmp_path / "two", *words, recipe="configs/moons.yaml"))
     assert run(tmp_path / "one", *words, recipe="configs/moons.yaml") == 0
     assert_close(networks(tmp_path / "two", 20, "moons"), networks(tmp_path / "one", 20, "moons"), 1e-9)
+
+
+def test_a_compiled_penalised_critic_is_not_cut_into_buckets(tmp_path):
+    """Of more than 1 MB, the first bucket's size. A backend without code generation spares the test a minute."""
+    words = [*APART, "train.steps=3", "penalty.r1=1", "data.resolution=32", "data.fit=pad", "model.critic_width=40"]
+    assert run(tmp_path / "plain", *words) == 0
+    launched(tmp_path, 2, train_compiled, arguments(tmp_path / "compiled", *words, "train.compile=true"))
+    assert_close(networks(tmp_path / "compiled", 3), networks(tmp_path / "plain", 3), 1e-9)
+
+
+def train_compiled(words: list[str]) -> int:
+    """Train with a critic compiled for its slope."""
+    torch.compile = partial(torch.compile, backend="aot_eager")
+    torch.nn.Module.compile = lambda module: None
+    return train.main(words)
 
 
 # --- Stopped and killed

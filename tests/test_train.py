@@ -233,7 +233,7 @@ def test_a_critic_that_cannot_be_compiled_with_its_slope_is_named(tmp_path, monk
 
 @pytest.mark.parametrize("rule", ["single_pass", "alternating"])
 def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rule):
-    """Six steps with a large ε of Adam's: rounding stays rounding (tests/test_two_processes.py)."""
+    """Six steps with a large ε of Adam's: rounding stays rounding."""
     torch._dynamo.reset()  # it counts how often a function is compiled
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))

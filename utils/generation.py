@@ -86,16 +86,15 @@ class Generation:
         """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
         _check_packs(config, accelerator.num_processes)
         _check_deterministic(config, accelerator.device)
-        draw = Draw((config.seed, "probe"), 4, slice(None), accelerator.device)
-        label = torch.arange(4, device=accelerator.device) % max(data.classes, 1) if config.game.conditional else None
         scores = 2 if config.game.auxiliary else 0  # the score itself and the class's log-odds
-        inputs = draw.normal("x", _judged_shape(config, data.shape))
-        coupled = couples_samples(players.critic, inputs, label, classes=scores)
+        coupled = couples_samples(players.critic, *_probe(config, data, 4, accelerator.device), classes=scores)
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
-        if config.train.compile and penalised_slope(config):
-            _check_compiled(config, coupled, players.critic, inputs, label, accelerator)
         together = not coupled and judges_in_one_call(config)
+        if config.train.compile and penalised_slope(config):
+            share = config.train.batch_size // (accelerator.num_processes * config.train.accumulate)
+            count = share * (2 if together else 1) // config.game.pack
+            _check_compiled(config, coupled, critic, *_probe(config, data, count, accelerator.device), accelerator)
         return GenerationGame(
             generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
             augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
@@ -148,6 +147,13 @@ def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (config.game.pack * shape[0], *shape[1:])
 
 
+def _probe(config: Config, data: DataSet, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Noise in the shape of what the critic judges, and labels where it is given any."""
+    draw = Draw((config.seed, "probe"), count, slice(None), device)
+    label = torch.arange(count, device=device) % data.classes if config.game.conditional else None
+    return draw.normal("x", _judged_shape(config, data.shape)), label
+
+
 def _check_packs(config: Config, processes: int) -> None:
     """Raise UserError if a process's share of the batch is not made of whole packs."""
     parts = config.game.pack * processes * config.train.accumulate
@@ -172,7 +178,10 @@ def _check_deterministic(config: Config, device: torch.device) -> None:
 def _check_compiled(
     config: Config, coupled: bool, critic: nn.Module, inputs: Tensor, label: Tensor | None, accelerator: Accelerator
 ) -> None:
-    """Raise UserError if the critic's slope cannot be compiled: found out by a penalised step, which is then undone."""
+    """Raise UserError if the critic's slope cannot be compiled: found out by a penalised step, which is then undone.
+
+    The ``critic`` is as the update rules call it, and is given as many samples: it is then compiled for the first step.
+    """
     what = f"train.compile cannot serve penalty.{penalised_slope(config)} with the critic of model.name="
     if coupled:
         raise UserError(
@@ -181,7 +190,7 @@ def _check_compiled(
         )
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     try:
-        with accelerator.autocast():
+        with accelerator.no_sync(critic):
             x = inputs.requires_grad_()
             (slope,) = input_gradients([critic(x, label)], [x])
         learning = [parameter for parameter in critic.parameters() if parameter.requires_grad]

@@ -130,6 +130,8 @@ def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[
     if config.train.compile:  # in place: the names in checkpoints stay as they are
         players.generator.compile()
         if penalised_slope(config):
+            # Under DistributedDataParallel graphs are cut at its buckets, and one with a derivative inside cannot be.
+            torch._dynamo.config.optimize_ddp = False
             players.critic.forward = with_slope(players.critic)
         else:
             players.critic.compile()
