@@ -9,7 +9,7 @@ import torch
 from utils import config, errors, evaluation, pictures, players
 from utils.errors import UserError
 from utils.evaluation import Record
-from utils.kinds import kind_of
+from utils.kinds import check_sizes, kind_of
 from utils.run import RunFolder
 
 
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     kind = kind_of(cfg)
     data = kind.load(cfg)
     team, state = players.load(cfg, folder.checkpoint_folder(options.weights), kind.networks, errors.warn)
+    check_sizes(cfg, state, data)
     shown = team.with_raw_weights() if options.weights == "raw" else team
     cfg.seed = cfg.seed if options.seed is None else options.seed  # after the data, which are a function of the run's
     records = kind.evaluate(cfg, shown, data, folder.path)

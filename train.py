@@ -21,7 +21,7 @@ from utils.checkpoint import Checkpoint
 from utils.config import Config
 from utils.errors import UserError
 from utils.journal import Journal, NotFiniteError, due, is_finished
-from utils.kinds import kind_of
+from utils.kinds import check_sizes, kind_of
 from utils.logs import say
 from utils.memory import remember
 from utils.players import Players
@@ -103,6 +103,7 @@ def train(cfg: Config) -> int:
         skipped = frozenset(saved.state["skipped"]) if saved else frozenset()
         while True:
             if saved is not None:
+                check_sizes(cfg, saved.state, data)
                 check_data(saved, data)
                 team.restore(saved)
                 tell(f"Resumed from {saved.path}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from safetensors.torch import load_file
 
 import train
 from utils import config
@@ -70,6 +71,19 @@ def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> 
     found = sorted((folder / name / "checkpoints").glob("step-*" if step is None else f"step-{step:08d}"))
     manifest = json.loads((found[-1] / "manifest.json").read_text())
     return {name: entry["sha256"] for name, entry in manifest.items()}
+
+
+def networks(folder: Path, step: int, recipe: str = "digits") -> dict[str, torch.Tensor]:
+    """All tensors of the networks of a checkpoint."""
+    path = folder / recipe / f"checkpoints/step-{step:08d}"
+    names = ("generator", "critic", "generator_ema")
+    return {f"{name}/{key}": x for name in names for key, x in load_file(path / f"{name}.safetensors").items()}
+
+
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], bound: float) -> None:
+    assert ours.keys() == theirs.keys()
+    worst = max((float((ours[key] - theirs[key]).abs().max()), key) for key in ours)
+    assert worst[0] <= bound, worst
 
 
 def signal_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import train
 from tests import play_in_processes
 from tests.conftest import forget_accelerator
-from tests.runs import ROOT, arguments, fingerprint, run
+from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
 from utils import checkpoint, errors, players
 from utils.generation import Generation
 
@@ -85,19 +84,6 @@ def launched(folder: Path, count: int, main: Callable[..., int | None], *argumen
     launch = Launch(folder, count, main, *arguments)
     assert launch.end() == [code] * count, launch.output.read_text()[-3000:]
     return launch.output.read_text()
-
-
-def networks(folder: Path, step: int, recipe: str = "digits") -> dict[str, torch.Tensor]:
-    """All tensors of the networks of a checkpoint."""
-    path = folder / recipe / f"checkpoints/step-{step:08d}"
-    names = ("generator", "critic", "generator_ema")
-    return {f"{name}/{key}": x for name in names for key, x in load_file(path / f"{name}.safetensors").items()}
-
-
-def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], bound: float) -> None:
-    assert ours.keys() == theirs.keys()
-    worst = max((float((ours[key] - theirs[key]).abs().max()), key) for key in ours)
-    assert worst[0] <= bound, worst
 
 
 def test_gradients_are_those_of_one_process(tmp_path):

@@ -20,6 +20,7 @@ def finished(tmp_path_factory):
     assert run(folder, "run.name=plain") == 0
     assert run(folder, "run.name=classes", "game.conditional=true") == 0
     assert run(folder, recipe="configs/ring.yaml") == 0
+    assert run(folder, "run.name=ring-by-class", "game.conditional=true", recipe="configs/ring.yaml") == 0
     return folder
 
 
@@ -105,3 +106,11 @@ def test_evaluation_of_points(finished, capsys):
     assert "high quality: " in output
     with pytest.raises(UserError, match="at least 2"):
         evaluate.main([str(finished / "ring"), "--samples", "1"])
+
+
+def test_evaluation_on_data_of_other_sizes_is_refused(finished):
+    with pytest.raises(UserError, match=r"shape \[1, 8, 8\], and data set 'digits' has shape \(1, 16, 16\)"):
+        evaluate.main([str(finished / "plain"), "data.resolution=16", "data.fit=pad"])
+    with pytest.raises(UserError, match="classes 8, and data set 'grid' has classes 25"):
+        evaluate.main([str(finished / "ring-by-class"), "data.name=grid"])
+    assert evaluate.main([str(finished / "ring"), "data.name=grid"]) == 0  # its networks know of no classes

@@ -1,8 +1,11 @@
 """train.py from the command line: what it writes, and what it says of wrong input."""
 
+import io
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import evaluate
 import train
-from tests.runs import ROOT, fingerprint, run, start
+from tests.runs import ROOT, assert_close, fingerprint, networks, run, start
 from utils import config, generation
 from utils.errors import UserError
 
@@ -64,8 +67,11 @@ def test_recipe_is_optional_and_print_config_only_prints(tmp_path, capsys, monke
 
 WRONG = {
     "batch-coupled critic": (["model.critic_norm=batch"], ["single_pass", "simultaneous", "alternating"]),
-    "resolution": (["data.resolution=16", "data.fit=pad", "model.name=dcgan", "data.fit=exact"], ["16"]),
-    "labels": (["game.conditional=true", "data.name=folder", "data.root=tests"], ["no image"]),
+    "resolution": (["data.resolution=20", "data.fit=pad"], ["model.name=dcgan", "(1, 20, 20)"]),
+    "resolution of another family": (["model.name=resnet_gan"], ["32, 48, 64, 128 pixels", "(1, 8, 8)"]),
+    "size of the data": (["data.resolution=16", "data.fit=exact"], ["8x8 pixels", "data.resolution=8"]),
+    "no images": (["data.name=folder", "data.root=tests"], ["no image"]),
+    "clipped spectral norm": (["penalty.clip=0.01", "model.critic_norm=spectral"], ["penalty.clip=0", "critic_norm"]),
     "network for points": (["data.name=ring"], ["dcgan"]),
     "norm": (["model.critic_norm=layer"], ["layer", "spectral"]),
     "augmentation": (["augment.name=adda"], ["adda", "diffaugment", "scheduled", "ada"]),
@@ -121,6 +127,31 @@ def test_wrong_input_is_one_sentence_before_the_first_step(tmp_path, monkeypatch
     assert "\n" not in message
     for word in words:
         assert word in message
+    assert not list(tmp_path.glob("*/checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "words"),
+    [
+        (None, [], ["game.conditional=true", "'zip' has none"]),
+        ([0] * 4, ["game.auxiliary=1", "update.rule=alternating"], ["game.auxiliary", "one alone"]),
+        ([1, 2, 3, 3], [], ["3 labels, up to 3", "should have 4", "label 0 is missing", "game.conditional=false"]),
+        ([0, 1, 1, 999], [], ["3 labels, up to 999", "should have 1000", "label 2 is missing"]),
+    ],
+    ids=["none", "one class", "from one", "with a gap"],
+)
+def test_classes_that_do_not_match_the_data(tmp_path, labels, more, words):
+    pairs = None if labels is None else [[f"{i}.png", label] for i, label in enumerate(labels)]
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for i in range(4):
+            content = io.BytesIO()
+            Image.new("L", (8, 8), i).save(content, "png")
+            archive.writestr(f"{i}.png", content.getvalue())
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    data = ["data.name=zip", f"data.root={tmp_path}/set.zip", "data.resolution=8", "train.batch_size=4"]
+    with pytest.raises(UserError) as error:
+        run(tmp_path, *data, "game.conditional=true", *more)
+    assert all(word in str(error.value) for word in words), error.value
     assert not list(tmp_path.glob("*/checkpoints/*"))
 
 
@@ -242,14 +273,17 @@ def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rul
     same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every={r1: 2, r2: 2}"]
     for name in ("true", "false"):
         assert run(tmp_path / name, *same, f"train.compile={name}") == 0
-    for network in ("generator", "critic"):
-        one, two = (
-            load_file(tmp_path / name / f"digits/checkpoints/step-00000006/{network}.safetensors")
-            for name in ("true", "false")
-        )
-        assert one.keys() == two.keys()
-        for key in one:
-            assert torch.allclose(one[key], two[key], rtol=0, atol=1e-7), key
+    assert_close(*(networks(tmp_path / name, 6) for name in ("true", "false")), 1e-7)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs g++")
+def test_the_default_backend_compiles_penalties(tmp_path):
+    """Points, whose networks are compiled in seconds. Rounding of float64 in three steps."""
+    torch._dynamo.reset()
+    same = ["train.steps=3", "train.precision=float64"]
+    for name in ("true", "false"):
+        assert run(tmp_path / name, *same, f"train.compile={name}", recipe="configs/ring.yaml") == 0
+    assert_close(*(networks(tmp_path / name, 3, "ring") for name in ("true", "false")), 1e-9)
 
 
 def test_hot_path_never_waits_for_the_device(tmp_path):

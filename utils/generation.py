@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.nn.utils.parametrize import is_parametrized
 
 from adversarial.augmentation import augmentation, resamples
 from adversarial.games import Game, GenerationGame, couples_samples
@@ -49,7 +50,10 @@ class Generation:
             raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.generator]))
 
     def load(self, config: Config) -> DataSet:
-        return datasets.load(config.data, config.seed)
+        data = datasets.load(config.data, config.seed)
+        if config.game.conditional and data.classes:
+            _check_classes(data)
+        return data
 
     def sizes(self, data: DataSet) -> dict[str, Any]:
         return {"shape": data.shape, "classes": data.classes}
@@ -77,6 +81,7 @@ class Generation:
                 f"penalty.path needs a generator with a mapping network, and model.name={config.model.name} has none; "
                 "use penalty.path=0."
             )
+        check_clipped(config, critic)
         return generator, critic
 
     def start(self, config: Config, generator: nn.Module) -> None:
@@ -132,6 +137,15 @@ def check_rule(config: Config, coupled: bool, critic: str) -> None:
         raise UserError(_COUPLED.format(name=critic))
 
 
+def check_clipped(config: Config, critic: nn.Module) -> None:
+    """Raise UserError where clipping would reach what the critic's weights are made of, and not the weights."""
+    if config.penalty.clip and any(is_parametrized(module) for module in critic.modules()):
+        raise UserError(
+            f"penalty.clip={config.penalty.clip} keeps weights small that spectral norm then scales up again; use "
+            "penalty.clip=0 or model.critic_norm=none."
+        )
+
+
 def judges_in_one_call(config: Config) -> bool:
     """One call of the critic for both sides is faster, unless a gradient of one alone is taken: it would pass both."""
     return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
@@ -152,6 +166,18 @@ def _probe(config: Config, data: DataSet, count: int, device: torch.device) -> t
     draw = Draw((config.seed, "probe"), count, slice(None), device)
     label = torch.arange(count, device=device) % data.classes if config.game.conditional else None
     return draw.normal("x", _judged_shape(config, data.shape)), label
+
+
+def _check_classes(data: DataSet) -> None:
+    """Raise UserError unless the K labels are 0 to K - 1: classes without samples would be drawn untrained."""
+    labels = data.train.label.unique().tolist()
+    if len(labels) != data.classes or labels[-1] != data.classes - 1:
+        missing = next((i for i, label in enumerate(labels) if i != label), len(labels))
+        raise UserError(
+            f"The samples of data set '{data.name}' have {len(labels)} labels, up to {labels[-1]}, and should have "
+            f"{data.classes}; label {missing} is missing. Number the classes 0, 1, 2, ... or set "
+            "game.conditional=false."
+        )
 
 
 def _check_packs(config: Config, processes: int) -> None:

@@ -63,6 +63,18 @@ class Kind(Protocol):
         ...
 
 
+def check_sizes(config: Config, state: dict[str, Any], data: Any) -> None:
+    """Raise UserError if the networks of a checkpoint with this ``state`` are for other data than ``data``."""
+    for name, now in KINDS[config.game.name].sizes(data).items():
+        ignored = name == "classes" and config.game.name == "generation" and not config.game.conditional
+        before = state[name]
+        if not ignored and before != (list(now) if isinstance(now, tuple) else now):
+            raise UserError(
+                f"The run's networks are for data with {name} {before}, and data set '{data.name}' has {name} {now}: "
+                "name the run's own data, or train on these with another run.name."
+            )
+
+
 KINDS: dict[str, Kind] = {"generation": Generation(), "adaptation": Adaptation(), "invariance": Invariance()}
 
 
