@@ -56,7 +56,7 @@ def _tint(draw: Draw, stream: str) -> Look:
 
 
 def _shift(draw: Draw, stream: str) -> Look:
-    """Whole pixels, up to an eighth of the image; black moves in."""
+    """Whole pixels, up to an eighth of the image; zeros move in."""
     u = draw.uniform(stream, (2,))
 
     def look(x: Tensor) -> Tensor:
@@ -293,19 +293,26 @@ def augmentation(name: str, policy: list[str]) -> Augmentation | None:
     """An augmentation by its name and the transforms in it; an empty ``policy`` is the paper's.
 
     ``diffaugment`` changes every image. ``scheduled`` and ``ada`` are the pipeline, whose groups may be written with
-    what multiplies p, as in "colour:0.5". Raises ValueError for a transform that there is not.
+    what multiplies p, as in "colour:0.5". Raises ValueError for a transform that there is not, or no multiplier.
     """
     if name == "none":
         return None
     if name == "diffaugment":
         _check_policy(policy, DIFFAUGMENT)
         return diffaugment(tuple(policy) or DIFFAUGMENT)
-    parts = {group: multiplier for group, _, multiplier in (entry.partition(":") for entry in policy)}
+    parts = {group: _multiplier(given) for group, _, given in (entry.partition(":") for entry in policy)}
     _check_policy(list(parts), PIPELINE)
+    return pipeline(parts or ADA)
+
+
+def _multiplier(given: str) -> float:
     try:
-        return pipeline({group: float(multiplier or 1) for group, multiplier in parts.items()} or ADA)
+        value = float(given or 1)
     except ValueError:
-        raise ValueError(f"a multiplier in {policy} is no number; write it as in colour:0.5") from None
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"the multiplier '{given}' is no number from 0 up; write it as in colour:0.5")
+    return value
 
 
 def resamples(name: str, policy: list[str]) -> bool:

@@ -517,6 +517,8 @@ def _check_augment(config: Config) -> None:
         raise UserError(f"augment.policy does not fit augment.name={augment.name}: {error}.") from None
     if not augment.p <= 1:
         raise UserError(f"augment.p is {augment.p} and must be at most 1.")
+    if not augment.target <= 1:
+        raise UserError(f"augment.target is {augment.target}, a mean of signs, and must be at most 1.")
     if augment.name == augmentation.ADAPTIVE and OBJECTIVES[config.game.objective].boundary is None:
         raise UserError(
             "augment.name=ada moves p by how many real scores are on the real side of a boundary, and "

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline, resamples
+from adversarial.updates import CHANGED
 from tests.adversarial.toy_games import SeededDraw
 from utils.randomness import Draw
 
@@ -143,7 +144,7 @@ def test_colour_of_diffaugment():
 
 
 @pytest.mark.parametrize(("u", "pixels"), [(0.0, -2), (0.5, 0), (0.999, 2)])
-def test_translation_moves_whole_pixels_and_black_moves_in(u, pixels):
+def test_translation_moves_whole_pixels_and_zeros_move_in(u, pixels):
     x = images(1, 1, 16)
     got = diffaugment(("translation",))(Fixed(1, augment_translation=[u, 0.5]), "augment", 1.0)(x)
     want = torch.zeros_like(x)
@@ -162,6 +163,16 @@ def test_translation_reaches_every_distance():
     seen = diffaugment(("translation",))(SeededDraw(400), "augment", 1.0)(x)
     places = {tuple(place) for place in seen.nonzero()[:, 2:].tolist()}
     assert places == {(a, b) for a in range(6, 11) for b in range(6, 11)}
+
+
+@pytest.mark.parametrize(("u", "mirrored"), [(0.25, True), (0.75, False)])
+def test_what_a_consistent_critic_should_not_mind(u, mirrored):
+    """bCR's change: a mirror in every other image, then a translation; here two pixels right and one up of 16."""
+    x = images(2, size=16)
+    draw = Fixed(2, c_mirror=[u], c_translation=[0.9, 0.3])
+    want = torch.zeros_like(x)
+    want[..., :-1, 2:] = (x.flip(3) if mirrored else x)[..., 1:, :-2]
+    assert torch.equal(CHANGED(draw, "c", 1.0)(x), want)
 
 
 @pytest.mark.parametrize("size", [8, 9])
@@ -266,7 +277,10 @@ def test_by_name():
     [
         ("diffaugment", ["color"], "'color' is unknown; valid are: colour, translation, cutout"),
         ("ada", ["bgc"], "'bgc' is unknown; valid are: blit, geometry, colour, cutout"),
-        ("scheduled", ["colour:half"], "no number"),
+        ("scheduled", ["colour:half"], "'half' is no number from 0 up"),
+        ("scheduled", ["colour:-1"], "'-1' is no number from 0 up"),
+        ("ada", ["blit", "colour:nan"], "'nan' is no number from 0 up"),
+        ("ada", ["colour:inf"], "'inf' is no number from 0 up"),
     ],
 )
 def test_unknown_transforms(name, policy, words):

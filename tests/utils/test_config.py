@@ -340,6 +340,7 @@ REFUSED = {
     "null-paces": (["penalty.every=null"], ["penalty.every"]),
     "negative-weight": (["penalty.lecam=-1"], ["penalty.lecam is -1", "at least 0"]),
     "negative-probability": (["augment.name=scheduled", "augment.p=-0.5"], ["augment.p is -0.5", "at least 0"]),
+    "target-of-signs": (["augment.name=ada", "augment.target=2"], ["augment.target is 2", "at most 1"]),
     "schedule-of-augmentation": (["augment.schedule=ramp"], ["augment.schedule", "ramp", "linear_growth"]),
     "empty-packs": (["game.pack=0"], ["game.pack is 0", "at least 1"]),
     "schedule-of-λ-without-an-end": (
