@@ -34,7 +34,7 @@ class Config:
     critic_width: int = 64  # critic channels, in units of which the layout counts
     generator_norm: str = "batch"  # none, batch or layer
     critic_norm: str = "spectral"  # none, spectral (of all weights) or layer
-    generator_spectral: bool = False  # spectral norm of all generator weights but the shared embedding's
+    generator_spectral: bool = False  # spectral norm of all generator weights but the labels' embeddings
     attention: list[int] = field(default_factory=list)  # sizes of feature maps, in pixels, after which both attend
     hierarchical: bool = False  # every block has a part of z of its own, and the first layer sees one part only
     shared_embedding: int = 0  # length of the one embedding of the label that all blocks read; 0: each has its own
@@ -108,7 +108,9 @@ class Generator(nn.Module):
         self.classes, self.part = classes, config.latent_dim // parts
         self.embed = nn.Embedding(classes, config.shared_embedding) if classes and config.shared_embedding else None
         known = (config.shared_embedding or classes) if classes else 0
-        norm = partial(Norm, config.generator_norm, condition=known + (self.part if config.hierarchical else 0))
+        own = self.part if config.hierarchical else 0
+        reads = Table if self.embed is None and not own else nn.Linear
+        norm = partial(Norm, config.generator_norm, condition=known + own, reads=reads)
         self.linear = nn.Sequential(
             nn.Linear(self.part, widths[0] * base * base), nn.Unflatten(1, (widths[0], base, base))
         )
@@ -221,13 +223,14 @@ class Norm(nn.Module):
     """A norm with a gain and a bias a channel; they are linear in a condition ``[N, condition]`` where there is one.
 
     So it is a conditional batch norm (de Vries et al. 2017); the gain is 1 plus the linear part, as in BigGAN's code.
+    ``reads`` is the type of the layers that read the condition.
     """
 
-    def __init__(self, kind: str, channels: int, condition: int = 0):
+    def __init__(self, kind: str, channels: int, condition: int = 0, reads: type[nn.Linear] = nn.Linear):
         super().__init__()
         self.normalise = NORMS[kind](channels, affine=not condition)
-        self.gain = nn.Linear(condition, channels, bias=False) if condition else None
-        self.shift = nn.Linear(condition, channels, bias=False) if condition else None
+        self.gain = reads(condition, channels, bias=False) if condition else None
+        self.shift = reads(condition, channels, bias=False) if condition else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         x = self.normalise(x)
@@ -235,6 +238,14 @@ class Norm(nn.Module):
             return x
         gain, shift = (layer(condition)[:, :, None, None] for layer in (self.gain, self.shift))
         return x * (1 + gain) + shift
+
+
+class Table(nn.Linear):
+    """A norm's own gains or biases for each label, which comes as a one-hot vector.
+
+    They start at 1 and at 0, as in SAGAN's code. Spectral norm leaves them alone, as there and in BigGAN's code where
+    it has no shared embedding.
+    """
 
 
 class Attention(nn.Module):
@@ -298,6 +309,8 @@ def _initialise(network: nn.Module, how: str) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
             INITIALISATIONS[how](module.weight, gain=2**0.5 if module in rectified else 1.0)
+        if isinstance(module, Table):
+            nn.init.zeros_(module.weight)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -305,5 +318,5 @@ def _initialise(network: nn.Module, how: str) -> None:
 def _normalise_weights(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
     """Divide each weight by its largest singular value (Miyato et al. 2018, eq. 8)."""
     for module in list(network.modules()):
-        if isinstance(module, kinds):
+        if isinstance(module, kinds) and not isinstance(module, Table):
             spectral_norm(module)

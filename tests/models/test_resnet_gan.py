@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from adversarial.games import couples_samples
-from models.resnet_gan import LAYOUTS, Attention, Config, Critic, Generator, Norm
+from models.resnet_gan import LAYOUTS, Attention, Config, Critic, Generator, Norm, Table
 
 SAGAN = {"generator_spectral": True}
 BIGGAN = {**SAGAN, "hierarchical": True, "shared_embedding": 128, "initialisation": "orthogonal"}
@@ -144,6 +144,9 @@ def test_critic_judges_each_sample_on_its_own(member):
 @pytest.mark.parametrize("member", LITTLE)
 def test_label_changes_sample_and_score(member):
     generator, critic = (network.eval() for network in pair(member, 3))
+    for module in generator.modules():
+        if isinstance(module, Table):
+            nn.init.normal_(module.weight)  # as if trained: at first all labels have the same gains and biases
     z = latents(member, 1)
     images = [generator(z, torch.tensor([k])) for k in range(3)]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(images, 2))
@@ -328,6 +331,11 @@ def test_spectral_norm_is_on_all_weights_that_it_should_be_on():
         if isinstance(module, kinds) and not nn.utils.parametrize.is_parametrized(module, "weight")
     ]
     assert bare == ["embed"]  # the generator's: "for some reason" it cripples G there, says BigGAN's author
+    generator, _ = pair("sagan-32", 3)
+    tables = [module for module in generator.modules() if isinstance(module, Table)]
+    assert len(tables) == 12  # gains and biases of two norms in each of three blocks
+    assert not any(module.weight.any() or nn.utils.parametrize.is_parametrized(module) for module in tables)
+    assert all(nn.utils.parametrize.is_parametrized(block.conv1) for block in generator.blocks)
     generator, critic = pair("wgan_gp-32", 3)
     assert not any(nn.utils.parametrize.is_parametrized(m) for n in (generator, critic) for m in n.modules())
 
