@@ -159,7 +159,8 @@ class GenerationGame:
         """New fakes and the intermediate latents w that they are made of, for a generator that tells the two apart:
         ``map(latent, label) -> w`` and ``synthesise(w) -> fakes``.
         """
-        # Past a data-parallel wrapper, whose hooks on the parameters see to their gradients all the same.
+        # Past a data-parallel wrapper, whose hooks on the parameters see to their gradients all the same, and past
+        # autocast: lengths are in float32.
         generator = getattr(self.generator, "module", self.generator)
         w = generator.map(draw.normal("latent", (self.latent_dim,)), condition)
         return generator.synthesise(w), w

@@ -58,14 +58,15 @@ class Generator(nn.Module):
         )
 
     def forward(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
-        w = self.map(latent, label)
-        if self.training and self.mixing > 0:
-            w = self._mix(w, self.map(torch.randn_like(latent), label))
-        return self.synthesise(w)
+        return self.synthesise(self.map(latent, label))
 
     def map(self, latent: Tensor, label: Tensor | None = None) -> Tensor:
-        """Latents and labels to styles ``[N, L, latent_dim]``, the same for each of the L layers."""
-        return self.mapping(latent, label)[:, None].repeat(1, self.styles, 1)
+        """Latents and labels to styles ``[N, L, latent_dim]``, the same for all L layers but where two are mixed."""
+        w = self.mapping(latent, label)[:, None].repeat(1, self.styles, 1)
+        if self.training and self.mixing > 0:
+            other = self.mapping(torch.randn_like(latent), label)[:, None]
+            w = self._mix(w, other)
+        return w
 
     def synthesise(self, w: Tensor) -> Tensor:
         """Styles ``[N, L, latent_dim]`` to images ``[N, C, R, R]``."""

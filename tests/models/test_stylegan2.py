@@ -133,11 +133,18 @@ def test_mixing_takes_the_finer_layers_of_some_samples_from_another_style():
 
 
 def test_styles_are_mixed_in_training_alone():
+    """In ``map``, so that path lengths are of mixed styles, too, as in the authors' code."""
     generator = pair(mixing=1.0)[0]  # the strength of the noise is still 0
     z = torch.randn(3, 6)
-    unmixed = generator.synthesise(generator.map(z))
-    assert not torch.equal(generator(z), unmixed)
-    assert torch.equal(generator.eval()(z), generator.synthesise(generator.map(z)))
+    torch.manual_seed(0)
+    mixed = generator.map(z)
+    assert (mixed[:, 0] != mixed[:, -1]).any(dim=1).all()
+    torch.manual_seed(0)
+    assert torch.equal(generator(z), generator.synthesise(mixed))
+    plain = generator.eval().map(z)
+    assert torch.equal(plain, plain[:, :1].expand_as(plain))
+    assert torch.equal(plain[:, 0], mixed[:, 0])
+    assert torch.equal(generator(z), generator.synthesise(plain))
 
 
 @pytest.mark.parametrize("critic", stylegan2.CRITICS)
