@@ -47,6 +47,7 @@ METHODS = {
     "rpgan": ("RpGAN + R1 + R2", ()),
     "r1": ("non-saturating + R1", PLAIN),
     "pacgan": ("PacGAN2 (non-saturating, no penalty)", (*PLAIN, "penalty.r1=0", "game.pack=2")),
+    "gan": ("GAN (non-saturating, no penalty)", (*PLAIN, "penalty.r1=0")),
 }
 PUBLISHED = {  # modes, high quality in %, reverse KL after 400,000 steps: Lin et al. 2018, section 4.1
     "ring": {
