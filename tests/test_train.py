@@ -111,6 +111,11 @@ WRONG_ELSEWHERE = {
         ["model.name=mlp", "no features"],
     ),
     "compiled penalty of domains": ("moons", ["train.compile=true", "penalty.r1=1"], ["penalty.r1", "train.compile"]),
+    "clipped spectral norm of domains": (
+        "moons",
+        ["penalty.clip=0.01", "model.critic_norm=spectral"],
+        ["penalty.clip=0", "critic_norm"],
+    ),
     "packed domains": ("moons", ["game.pack=2"], ["game.pack=2", "game.name=generation"]),
     "LeCam on domains": ("moons", ["penalty.lecam=1"], ["penalty.lecam=1.0", "game.name=generation"]),
     "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),

@@ -8,7 +8,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from torch.nn.utils.parametrize import is_parametrized
 
 from adversarial.augmentation import augmentation, resamples
 from adversarial.games import Game, GenerationGame, couples_samples
@@ -81,7 +80,6 @@ class Generation:
                 f"penalty.path needs a generator with a mapping network, and model.name={config.model.name} has none; "
                 "use penalty.path=0."
             )
-        check_clipped(config, critic)
         return generator, critic
 
     def start(self, config: Config, generator: nn.Module) -> None:
@@ -135,15 +133,6 @@ def check_rule(config: Config, coupled: bool, critic: str) -> None:
     """Raise UserError, naming the ``critic``, if it couples samples and the update rule cannot serve that."""
     if coupled and config.update.rule == "single_pass":
         raise UserError(_COUPLED.format(name=critic))
-
-
-def check_clipped(config: Config, critic: nn.Module) -> None:
-    """Raise UserError where clipping would reach what the critic's weights are made of, and not the weights."""
-    if config.penalty.clip and any(is_parametrized(module) for module in critic.modules()):
-        raise UserError(
-            f"penalty.clip={config.penalty.clip} keeps weights small that spectral norm then scales up again; use "
-            "penalty.clip=0 or model.critic_norm=none."
-        )
 
 
 def judges_in_one_call(config: Config) -> bool:

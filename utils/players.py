@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from adversarial import memory
 from adversarial.compiled import with_slope
@@ -123,7 +124,15 @@ def _moment(optimizer: torch.optim.Optimizer) -> str | None:
 
 
 def wrapped(config: Config, players: Players, accelerator: Accelerator) -> list[nn.Module]:
-    """Generator and critic as the update rules call them: compiled if asked for, and in step with other processes."""
+    """Generator and critic as the update rules call them: compiled if asked for, and in step with other processes.
+
+    Raises UserError where ``penalty.clip`` would reach what the critic's weights are made of, and not the weights.
+    """
+    if config.penalty.clip and any(is_parametrized(module) for module in players.critic.modules()):
+        raise UserError(
+            f"penalty.clip={config.penalty.clip} keeps weights small that spectral norm then scales up again; use "
+            "penalty.clip=0 or model.critic_norm=none."
+        )
     if config.train.sync_batchnorm and accelerator.num_processes > 1:
         for network in (players.generator, players.critic):
             synchronise(network)
