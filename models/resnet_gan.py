@@ -243,8 +243,8 @@ class Norm(nn.Module):
 class Table(nn.Linear):
     """A norm's own gains or biases for each label, which comes as a one-hot vector.
 
-    They start at 1 and at 0, as in SAGAN's code. Spectral norm leaves them alone, as there and in BigGAN's code where
-    it has no shared embedding.
+    They start at 1 and at 0, as in the code of the projection critic and of SAGAN. Spectral norm leaves them alone, as
+    there and in BigGAN's code where it has no shared embedding.
     """
 
 

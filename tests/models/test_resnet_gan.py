@@ -107,6 +107,30 @@ def test_parameter_counts_are_the_published_ones(name):
         assert number is None or count(network) == number
 
 
+SNGAN_CRITICS = {  # channels of the blocks' outputs, and how many of them halve the image
+    48: ((64, 128, 256, 512, 1024), 4),  # Miyato et al. 2018, appendix B, STL-10
+    64: ((64, 128, 256, 512, 1024), 5),  # snresnet_64.py of pfnet-research/sngan_projection
+    128: ((64, 128, 256, 512, 1024, 1024), 5),  # snresnet.py there
+}
+
+
+@pytest.mark.parametrize("size", SNGAN_CRITICS)
+def test_sngan_critics_have_the_official_layers(size):
+    """No count is published. A block of a to b channels has convolutions a to a and a to b, a shortcut where it changes
+    channels or size; the first has 3 to b and b to b.
+    """
+    channels, halvings = SNGAN_CRITICS[size]
+    with torch.device("meta"):
+        critic = Critic(Config(), (3, size, size), 5)
+    a, b = 3, channels[0]
+    want = (9 * a * b + b) + (9 * b * b + b) + (a * b + b)
+    for i, (a, b) in enumerate(itertools.pairwise(channels), 1):
+        shortcut = a * b + b if a != b or i < halvings else 0
+        want += (9 * a * a + a) + (9 * a * b + b) + shortcut
+    assert count(critic) == want + (1024 + 1) + 5 * 1024
+    assert sum(isinstance(block.down, nn.AvgPool2d) for block in critic.blocks) == halvings
+
+
 def test_wgan_gp_32_has_the_published_layers():
     """Gulrajani et al. 2017: 128 channels everywhere. No count is published: this one follows from gan_cifar_resnet.py
     of igul222/improved_wgan_training, without labels.
