@@ -8,6 +8,7 @@ from torch import nn
 
 from adversarial.games import couples_samples
 from models.resnet_gan import LAYOUTS, Attention, Config, Critic, Generator, Norm, Table
+from tests.models.image_pairs import away_from_zero, parameters
 
 SAGAN = {"generator_spectral": True}
 BIGGAN = {**SAGAN, "hierarchical": True, "shared_embedding": 128, "initialisation": "orthogonal"}
@@ -67,10 +68,6 @@ def test_shapes(member, classes):
 # --- Parameter counts
 
 
-def count(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
 PUBLISHED = {
     # google/compare_gan, resnet_biggan_test.py ("matches the original BigGAN architecture"): ImageNet, ch 96.
     "biggan-128": (128, 1000, BIGGAN_128, 96, 70433988, 87982370),
@@ -104,7 +101,7 @@ def test_parameter_counts_are_the_published_ones(name):
     with torch.device("meta"):
         networks = [network(config, (3, size, size), classes) for network in (Generator, Critic)]
     for network, number in zip(networks, published, strict=True):
-        assert number is None or count(network) == number
+        assert number is None or parameters(network) == number
 
 
 SNGAN_CRITICS = {  # channels of the blocks' outputs, and how many of them halve the image
@@ -127,7 +124,7 @@ def test_sngan_critics_have_the_official_layers(size):
     for i, (a, b) in enumerate(itertools.pairwise(channels), 1):
         shortcut = a * b + b if a != b or i < halvings else 0
         want += (9 * a * a + a) + (9 * a * b + b) + shortcut
-    assert count(critic) == want + (1024 + 1) + 5 * 1024
+    assert parameters(critic) == want + (1024 + 1) + 5 * 1024
     assert sum(isinstance(block.down, nn.AvgPool2d) for block in critic.blocks) == halvings
 
 
@@ -138,9 +135,9 @@ def test_wgan_gp_32_has_the_published_layers():
     generator, critic = pair("wgan_gp-32", 0, generator_width=64, critic_width=64)
     conv, shortcut, norm = 128 * 128 * 9 + 128, 128 * 128 + 128, 2 * 128
     linear, image = 128 * 2048 + 2048, 128 * 3 * 9 + 3
-    assert count(generator) == linear + 3 * (2 * conv + shortcut + 2 * norm) + norm + image
+    assert parameters(generator) == linear + 3 * (2 * conv + shortcut + 2 * norm) + norm + image
     first = (3 * 128 * 9 + 128) + conv + (3 * 128 + 128)
-    assert count(critic) == first + (2 * conv + shortcut) + 2 * 2 * conv + (128 + 1)
+    assert parameters(critic) == first + (2 * conv + shortcut) + 2 * 2 * conv + (128 + 1)
 
 
 def test_wgan_gp_64_has_the_official_layers():
@@ -167,10 +164,7 @@ def test_critic_judges_each_sample_on_its_own(member):
 
 @pytest.mark.parametrize("member", LITTLE)
 def test_label_changes_sample_and_score(member):
-    generator, critic = (network.eval() for network in pair(member, 3))
-    for module in generator.modules():
-        if isinstance(module, Table):
-            nn.init.normal_(module.weight)  # as if trained: at first all labels have the same gains and biases
+    generator, critic = (away_from_zero(network).eval() for network in pair(member, 3))  # some tables start at 0
     z = latents(member, 1)
     images = [generator(z, torch.tensor([k])) for k in range(3)]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(images, 2))
