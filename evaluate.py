@@ -6,11 +6,14 @@ from pathlib import Path
 
 import torch
 
-from utils import config, errors, evaluation, pictures, players
+from utils import errors, pictures
+from utils.config import loading as config
 from utils.errors import UserError
-from utils.evaluation import Record
-from utils.kinds import check_sizes, kind_of
-from utils.run import RunFolder
+from utils.evaluation import generation as evaluation
+from utils.evaluation.generation import Record
+from utils.run.folder import RunFolder
+from utils.tasks.registry import check_sizes, task_of
+from utils.training import players
 
 
 def main(arguments: list[str]) -> int:
@@ -21,13 +24,13 @@ def main(arguments: list[str]) -> int:
     folder = RunFolder(Path(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples
-    kind = kind_of(cfg)
-    data = kind.load(cfg)
-    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), kind.networks, errors.warn)
+    task = task_of(cfg)
+    data = task.load(cfg)
+    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
     check_sizes(cfg, state, data)
     shown = team.with_raw_weights() if options.weights == "raw" else team
     cfg.seed = cfg.seed if options.seed is None else options.seed  # after the data, which are a function of the run's
-    records = kind.evaluate(cfg, shown, data, folder.path)
+    records = task.evaluate(cfg, shown, data, folder.path)
     if not records:
         raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
     records = [{"step": state["step"], "weights": options.weights, **record} for record in records]

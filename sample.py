@@ -6,9 +6,11 @@ A run of a game of domains has no samples: there it draws what the recogniser se
 import argparse
 from pathlib import Path
 
-from utils import config, errors, pictures, players
-from utils.kinds import kind_of
-from utils.run import RunFolder
+from utils import errors, pictures
+from utils.config import loading as config
+from utils.run.folder import RunFolder
+from utils.tasks.registry import task_of
+from utils.training import players
 
 
 def main(arguments: list[str]) -> int:
@@ -16,10 +18,10 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_intermixed_args(arguments)
     folder = RunFolder(Path(options.run))
     cfg = config.load_run(folder.path, options.overrides)
-    kind = kind_of(cfg)
-    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), kind.networks, errors.warn)
+    task = task_of(cfg)
+    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
     shown = team.with_raw_weights() if options.weights == "raw" else team
-    made = kind.gallery(cfg, shown, state, options)
+    made = task.gallery(cfg, shown, state, options)
     for name, image in made.items():
         default = folder.samples / f"{name}-step-{state['step']:08d}-{options.weights}-seed-{options.seed}.png"
         out = Path(options.out) if options.out else default

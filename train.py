@@ -15,19 +15,23 @@ from accelerate import Accelerator
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.updates import RULES, Turn, Weights, accumulated
-from utils import checkpoint, config, course, ema, errors, players, processes
-from utils.batches import Round, rounds
-from utils.checkpoint import Checkpoint
-from utils.config import Config
+from utils import errors
+from utils.config import loading as config
+from utils.config.loading import Config
 from utils.errors import UserError
-from utils.journal import Journal, NotFiniteError, due, is_finished
-from utils.kinds import check_sizes, kind_of
-from utils.logs import say
-from utils.memory import remember
-from utils.players import Players
-from utils.processes import Council, seed_layers
-from utils.run import RunFolder
-from utils.signals import STOPPED, StopSignals
+from utils.run.folder import RunFolder
+from utils.run.journal import Journal, NotFiniteError, due, is_finished
+from utils.run.log import say
+from utils.run.signals import STOPPED, StopSignals
+from utils.tasks.registry import check_sizes, task_of
+from utils.training import average as ema
+from utils.training import checkpoint, players, processes
+from utils.training import values as course
+from utils.training.batches import Round, rounds
+from utils.training.checkpoint import Checkpoint
+from utils.training.memory import remember
+from utils.training.players import Players
+from utils.training.processes import ProcessGroup, seed_layers
 
 
 def loop(
@@ -77,23 +81,23 @@ def objective_of(cfg: Config) -> Objective | Auxiliary:
 
 def train(cfg: Config) -> int:
     """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
-    kind = kind_of(cfg)
+    task = task_of(cfg)
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text: None
-    with folder.locked() if first else contextlib.nullcontext(), StopSignals(Council(accelerator)) as stop:
-        saved, begin = agreed_checkpoint(cfg, folder, stop.council, tell)
+    with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
+        saved, begin = agreed_checkpoint(cfg, folder, stop.group, tell)
         if is_finished(folder, begin, cfg.train.steps):
             tell(farewell(cfg, folder, begin))
             return 0
-        with stop.council.first_alone():  # where a download is asked for, one process does it
-            data = kind.load(cfg)
-        generator, critic = kind.networks(cfg, kind.sizes(data))
+        with stop.group.first_alone():  # where a download is asked for, one process does it
+            data = task.load(cfg)
+        generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:
-            with stop.council.first_alone():  # where weights are fetched
-                kind.start(cfg, generator)
+            with stop.group.first_alone():  # where weights are fetched
+                task.start(cfg, generator)
         team = players.build(cfg, generator, critic, accelerator.device)
-        game = kind.game(cfg, team, data, accelerator)
+        game = task.game(cfg, team, data, accelerator)
         if first:
             folder.record(cfg)
         tell(f"Begins: {processes.described(cfg, accelerator)}.")
@@ -108,7 +112,7 @@ def train(cfg: Config) -> int:
                 team.restore(saved)
                 tell(f"Resumed from {saved.path}.")
             try:
-                with Journal(cfg, kind, folder, data, team, begin, first, stop, skipped) as journal:
+                with Journal(cfg, task, folder, data, team, begin, first, stop, skipped) as journal:
                     if begin == 0 and cfg.guard.rollbacks:
                         journal.save(0)
                     finished = journal.finish(loop(cfg, game, team, feed_from(begin), journal, stop))
@@ -117,10 +121,10 @@ def train(cfg: Config) -> int:
                 if len(skipped) >= cfg.guard.rollbacks:
                     raise
                 skipped |= {broken.step}
-                saved, begin = agreed_checkpoint(cfg, folder, stop.council, tell)
+                saved, begin = agreed_checkpoint(cfg, folder, stop.group, tell)
                 tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
         # All together, and when all is written: where one process has ended, launchers soon kill the others.
-        finished = not stop.council.any(not finished)
+        finished = not stop.group.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
 
@@ -145,18 +149,18 @@ def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> Non
 
 
 def agreed_checkpoint(
-    cfg: Config, folder: RunFolder, council: Council, tell: Callable[[str], None]
+    cfg: Config, folder: RunFolder, group: ProcessGroup, tell: Callable[[str], None]
 ) -> tuple[Checkpoint | None, int]:
     """The newest good checkpoint, None for none, and the step to go on from: the same in all processes.
 
     Raises UserError, in all of them, unless all were given the same config and see the same checkpoint.
     """
-    council.any(False)  # one of them may still be writing
+    group.any(False)  # one of them may still be writing
     saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not council.same(repr(sorted(config.identity(cfg).items()))):
+    if not group.same(repr(sorted(config.identity(cfg).items()))):
         raise UserError("The processes were started with different configs; give the same command on every node.")
     name = "none" if saved is None else saved.path.name
-    if not council.same(name):
+    if not group.same(name):
         raise UserError(
             f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
             "file system that all nodes share."
@@ -211,7 +215,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
     recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
     cfg = config.load(recipe, [word for word in options.words if config.is_override(word)])
-    kind_of(cfg)
+    task_of(cfg)
     if options.print_config:
         print(config.to_yaml(cfg), end="")
         return 0

@@ -28,9 +28,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from utils import domains  # noqa: E402
-from utils.datasets import DataConfig  # noqa: E402
-from utils.recognition import ORACLE, Adaptation  # noqa: E402
+from utils.data import domains  # noqa: E402
+from utils.data.datasets import DataConfig  # noqa: E402
+from utils.tasks.recognition import ORACLE, Adaptation  # noqa: E402
 
 
 def remembering(load: Callable) -> Callable:

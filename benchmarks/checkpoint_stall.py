@@ -26,9 +26,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
-from utils import checkpoint, config, course, errors, players, processes
-from utils.datasets import DataSet, Resident
-from utils.kinds import kind_of
+from utils import errors
+from utils.config import loading as config
+from utils.data.datasets import DataSet, Resident
+from utils.tasks.registry import task_of
+from utils.training import checkpoint, players, processes
+from utils.training import values as course
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
@@ -78,12 +81,12 @@ def row(recipe: Path, rounds: int, batch: int) -> str:
 def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], checkpoint.Tensors], config.Config]:
     """A function that takes one step of a recipe, one that gives what a checkpoint holds, and the config."""
     cfg = config.load(recipe, [f"train.batch_size={batch}"] if batch else [])
-    accelerator, kind = processes.start(cfg), kind_of(cfg)
+    accelerator, task = processes.start(cfg), task_of(cfg)
     shape = SHAPES[cfg.data.name]
     noise = Resident(torch.randint(256, (512, *shape), dtype=torch.uint8), torch.arange(512) % 10)
     data = DataSet(cfg.data.name, shape, 10, noise, None)
-    team = players.build(cfg, *kind.networks(cfg, kind.sizes(data)), accelerator.device)
-    game = kind.game(cfg, team, data, accelerator)
+    team = players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
+    game = task.game(cfg, team, data, accelerator)
     feed = train.feed_of(cfg, data, accelerator, 0)
 
     def step() -> None:

@@ -33,13 +33,16 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from adversarial.updates import RULES  # noqa: E402
-from utils import config, errors, metrics, players, processes  # noqa: E402
-from utils.classifier import classifier  # noqa: E402
-from utils.config import Config  # noqa: E402
-from utils.datasets import DataSet, to_images  # noqa: E402
-from utils.kinds import kind_of  # noqa: E402
-from utils.players import Players  # noqa: E402
-from utils.sampling import latents, sample  # noqa: E402
+from utils import errors  # noqa: E402
+from utils.config import loading as config  # noqa: E402
+from utils.config.loading import Config  # noqa: E402
+from utils.data.datasets import DataSet, to_images  # noqa: E402
+from utils.evaluation import metrics  # noqa: E402
+from utils.evaluation.classifier import classifier  # noqa: E402
+from utils.evaluation.sampling import latents, sample  # noqa: E402
+from utils.tasks.registry import task_of  # noqa: E402
+from utils.training import players, processes  # noqa: E402
+from utils.training.players import Players  # noqa: E402
 
 CPU = torch.device("cpu")
 PLAIN = ("game.objective=non_saturating", "penalty.r2=0")
@@ -129,9 +132,9 @@ class Match:
     """The players of a config, and its loop over any steps."""
 
     def __init__(self, cfg: Config, data: DataSet):
-        self.cfg, kind, accelerator = cfg, kind_of(cfg), processes.start(cfg)
-        self.team = players.build(cfg, *kind.networks(cfg, kind.sizes(data)), accelerator.device)
-        self.game = kind.game(cfg, self.team, data, accelerator)
+        self.cfg, task, accelerator = cfg, task_of(cfg), processes.start(cfg)
+        self.team = players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
+        self.game = task.game(cfg, self.team, data, accelerator)
         self.feed = train.feed_of(cfg, data, accelerator, 0)
 
     def play(self, steps: range, show: Callable[[int], None] = lambda done: None) -> None:
@@ -157,7 +160,7 @@ def do(run: Run) -> dict[str, Any]:
 
 def loaded(cfg: Config) -> DataSet:
     """The data set that a config names."""
-    return kind_of(cfg).load(cfg)
+    return task_of(cfg).load(cfg)
 
 
 def coverage(team: Players, cfg: Config, data: DataSet) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import RULES
 from models import dcgan
-from utils.processes import make_deterministic
-from utils.randomness import Draw
+from utils.data.randomness import Draw
+from utils.training.processes import make_deterministic
 
 LATENT = 100
 

@@ -29,5 +29,5 @@ def forget_accelerator() -> None:
 def _quick_classifier():
     """Tests look at what is reported of the feature network, not at how good it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.classifier.STEPS", 5)
+        patch.setattr("utils.evaluation.classifier.STEPS", 5)
         yield

@@ -18,8 +18,8 @@ from adversarial.penalties import Gamma
 from adversarial.updates import RULES, Turn, Weights, accumulated
 from models import dcgan
 from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, mapped_game, spread
-from utils.randomness import Draw
-from utils.sync_batchnorm import synchronise
+from utils.data.randomness import Draw
+from utils.training.sync_batchnorm import synchronise
 
 SIZE = 12  # of the global batch
 GAMMAS = {"none": Gamma(), "R1": Gamma(r1=0.7), "R1+R2": Gamma(0.7, 1.3), "GP": Gamma(gp=0.9)}

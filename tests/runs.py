@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from utils import config
-from utils.processes import Council
-from utils.signals import StopSignals
+from utils.config import loading as config
+from utils.run.signals import StopSignals
+from utils.training.processes import ProcessGroup
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -63,7 +63,7 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
 
 def alone() -> StopSignals:
     """The signals of a run of one process."""
-    return StopSignals(Council(SimpleNamespace(num_processes=1, process_index=0)))
+    return StopSignals(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0)))
 
 
 def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:

@@ -16,9 +16,9 @@ from adversarial.schedules import scheduled
 from adversarial.updates import RULES
 from tests import runs
 from tests.runs import ROOT, fingerprint, signal_at
-from utils import domains
+from utils.data import domains
 from utils.errors import UserError
-from utils.recognition import METHODS, ORACLE, Adaptation, Invariance
+from utils.tasks.recognition import METHODS, ORACLE, Adaptation, Invariance
 
 # What recipes may change is set here, so that the runs stay what their tests say of them.
 PLAIN = ["game.objective=minimax", "penalty.r1=0", "penalty.r2=0", "update.coefficient=1", "update.schedule=constant"]
@@ -56,7 +56,7 @@ def refusal(folder: Path, *overrides: str, recipe: str = "moons") -> str:
 @pytest.fixture(autouse=True)
 def _quick_probe(monkeypatch):
     """These tests look at what is reported of the probe critic, not at how good it is."""
-    monkeypatch.setattr("utils.recognition.PROBE_STEPS", 3)
+    monkeypatch.setattr("utils.tasks.recognition.PROBE_STEPS", 3)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def sealed(monkeypatch):
 @pytest.mark.parametrize(("method", "metric"), [("dann", "auto"), ("mada", "SND"), ("mdd", "DEV risk")])
 def test_no_target_label_is_touched_by_training_or_by_choosing_a_model(tmp_path, monkeypatch, sealed, method, metric):
     """Without the oracle, which is for reports alone, nothing asks for them: logs, pictures, the best model neither."""
-    monkeypatch.setattr("utils.recognition._oracle", lambda *_: [])
+    monkeypatch.setattr("utils.tasks.recognition._oracle", lambda *_: [])
     chosen = [f"checkpoint.best={metric}", "evaluate.every=2"]
     assert run(tmp_path, f"game.method={method}", *chosen) == 0
     assert len(list((tmp_path / "run/best").glob("step-*"))) == 1
@@ -216,7 +216,7 @@ def test_the_oracle_does_touch_target_labels(tmp_path, sealed):
 
 def test_the_upper_bound_does_train_on_target_labels(tmp_path, monkeypatch, sealed):
     """And training does, where it is asked to."""
-    monkeypatch.setattr("utils.recognition._oracle", lambda *_: [])
+    monkeypatch.setattr("utils.tasks.recognition._oracle", lambda *_: [])
     with pytest.raises(AssertionError, match="a target label was used"):
         run(tmp_path, "game.method=target_only")
 
@@ -327,7 +327,7 @@ def test_evaluation_prints_each_class_and_draws_the_confusion(finished, capsys):
 @pytest.mark.parametrize("name", ["moons", "digits"])
 def test_evaluation_repeats_what_training_reported(finished, monkeypatch, capsys, name):
     """The probe critic, too: it begins from the same weights and sees the same minibatches."""
-    monkeypatch.setattr("utils.recognition.PROBE_STEPS", 200)  # as in the fixture's runs
+    monkeypatch.setattr("utils.tasks.recognition.PROBE_STEPS", 200)  # as in the fixture's runs
     assert evaluate.main([str(finished / name / "run"), "--json"]) == 0
     again = {record["metric"]: record["value"] for record in map(json.loads, capsys.readouterr().out.splitlines())}
     before = {record["metric"]: record["value"] for record in records(finished / name, "metric")}

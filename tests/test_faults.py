@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 import train
 from tests.conftest import forget_accelerator
 from tests.runs import ROOT, fingerprint, run, signal_at
-from utils import checkpoint
 from utils.errors import UserError
-from utils.generation import Generation
+from utils.tasks.generation import Generation
+from utils.training import checkpoint
 
 ADAPTIVE = ["augment.name=ada", "augment.images=200", "augment.target=0"]
 STEADY = ["optimizer.schedule=constant"]

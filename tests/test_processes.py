@@ -20,8 +20,9 @@ import train
 from tests import play_in_processes
 from tests.conftest import forget_accelerator
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
-from utils import checkpoint, errors, players
-from utils.generation import Generation
+from utils import errors
+from utils.tasks.generation import Generation
+from utils.training import checkpoint, players
 
 # No layer sees across samples, so only rounding may differ from one process.
 APART = ["model.generator_norm=none", "train.precision=float64", "optimizer.schedule=constant"]

@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmarks import quality
 from tests.runs import ROOT, run
-from utils import config, datasets
+from utils.config import loading as config
+from utils.data import datasets
 
 SHORT = ["--data=ring", "--methods=rpgan", "--seeds=2", "--steps=20"]
 

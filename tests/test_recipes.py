@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 import train
 from adversarial.updates import RULES
 from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at
-from utils import config, datasets, domains
-from utils.datasets import DataConfig, DataSet, Resident
-from utils.domains import Domain, Pair
+from utils.config import loading as config
+from utils.data import datasets, domains
+from utils.data.datasets import DataConfig, DataSet, Resident
+from utils.data.domains import Domain, Pair
 from utils.errors import UserError
-from utils.kinds import kind_of
+from utils.tasks.registry import task_of
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 REFUSED_BY_SINGLE_PASS = ("depend on the whole batch", "the same class but opposite scores")
@@ -61,11 +62,11 @@ CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1}
 def test_recipe_has_networks_of_its_own_size(recipe):
     """At full width and resolution, on a device without memory; an update rule may refuse the critic only later."""
     cfg = config.load(recipe, [])
-    kind = kind_of(cfg)
+    task = task_of(cfg)
     images = (CHANNELS.get(cfg.data.name, 3), cfg.data.resolution, cfg.data.resolution)
     shape = (2,) if cfg.model.name in ("mlp", "dense") else images
     with torch.device("meta"):
-        generator, critic = kind.networks(cfg, {"shape": shape, "classes": 10, "outputs": 4})
+        generator, critic = task.networks(cfg, {"shape": shape, "classes": 10, "outputs": 4})
     assert all(parameter.is_meta for network in (generator, critic) for parameter in network.parameters())
 
 

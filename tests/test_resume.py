@@ -101,7 +101,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_resumes(tmp_path, capsys
 def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, monkeypatch):
     """The last checkpoint is committed first; a run that dies before its last picture makes up for it."""
     with monkeypatch.context() as patch:
-        patch.setattr("utils.journal.Journal.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("utils.run.journal.Journal.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     picture = tmp_path / "digits/samples/step-00000012.png"

@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import evaluate
 import train
 from tests.runs import ROOT, assert_close, fingerprint, networks, run, start
-from utils import config, generation
+from utils.config import loading as config
 from utils.errors import UserError
+from utils.tasks import generation
 
 
 def test_run_folder_holds_everything(tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
-from utils.datasets import Modes
+from utils.data.datasets import Modes
 
 matplotlib.use("Agg")
 from matplotlib import colormaps, pyplot

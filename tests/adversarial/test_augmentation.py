@@ -11,7 +11,7 @@ from torch import Tensor
 from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline, resamples
 from adversarial.updates import CHANGED
 from tests.adversarial.toy_games import SeededDraw
-from utils.randomness import Draw
+from utils.data.randomness import Draw
 
 R3GAN = {"blit": 1.0, "geometry": 1.0, "colour": 0.5, "cutout": 1.0}
 ALL = {

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from utils import pictures
-from utils.datasets import Modes
+from utils.data.datasets import Modes
 from utils.pictures import picture, save
 
 BLUE = torch.tensor([31, 119, 180])  # matplotlib's tab:blue

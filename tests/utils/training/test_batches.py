@@ -1,0 +1,310 @@
+"""Batches are a function of (seed, step): whatever the start, the number of processes, the workers, the kind of set."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from utils.config.loading import Config
+from utils.data import datasets
+from utils.data.datasets import DataConfig, Resident, Streamed
+from utils.data.randomness import Draw
+from utils.errors import UserError
+from utils.training.batches import indices_at, permutation, rounds
+
+CPU = torch.device("cpu")
+ALL = slice(None)
+N, SIZE = 10, 8
+
+
+# --- The order
+
+
+@given(
+    seed=st.integers(0, 5),
+    n=st.integers(1, 12),
+    position=st.integers(0, 40),
+    a=st.integers(1, 30),
+    b=st.integers(1, 30),
+)
+def test_two_readings_are_one_longer_reading(seed, n, position, a, b):
+    parts = indices_at(seed, n, position, a), indices_at(seed, n, position + a, b)
+    assert torch.equal(torch.cat(parts), indices_at(seed, n, position, a + b))
+
+
+@given(seed=st.integers(0, 5), n=st.integers(1, 12), epoch=st.integers(0, 5))
+def test_every_epoch_is_a_permutation(seed, n, epoch):
+    assert sorted(indices_at(seed, n, epoch * n, n).tolist()) == list(range(n))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    n = 50
+    orders = [indices_at(seed, n, epoch * n, n) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(orders, 2))
+
+
+def test_a_batch_straddles_epochs():
+    """No sample is dropped at the end of an epoch: 3 batches of 4 over 6 samples are 2 whole epochs."""
+    seen = torch.cat([indices_at(0, 6, position, 4) for position in (0, 4, 8)])
+    assert sorted(seen[:6].tolist()) == sorted(seen[6:].tolist()) == list(range(6))
+
+
+def test_a_batch_longer_than_several_epochs():
+    seen = indices_at(0, 3, 1, 11)
+    assert len(seen) == 11
+    assert torch.equal(seen, indices_at(0, 3, 0, 12)[1:])
+
+
+def test_a_position_far_into_a_run_needs_no_reading_up_to_it():
+    assert sorted(indices_at(0, 7, 7 * 10**15, 7).tolist()) == list(range(7))
+
+
+def test_the_order_leaves_the_global_generator_alone():
+    permutation.cache_clear()
+    before = torch.random.get_rng_state()
+    indices_at(0, 9, 0, 9)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# --- Rounds
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Ten images of two classes. Their left and right halves differ, and the first pixel is the index."""
+    root = tmp_path_factory.mktemp("images")
+    draw = torch.Generator().manual_seed(0)
+    for i in range(N):
+        x = torch.randint(0, 100, (SIZE, SIZE, 3), generator=draw, dtype=torch.uint8)
+        x[:, SIZE // 2 :] += 150  # so an image is known from its mirror image
+        x[0, 0, 0] = i
+        folder = root / f"class{i % 2}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(x.numpy()).save(folder / f"{i}.png")
+    return root
+
+
+def read(root: Path, resident: bool) -> Resident | Streamed:
+    config = DataConfig(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
+    samples = datasets.load(config, seed=0).train
+    assert isinstance(samples, Resident if resident else Streamed)
+    return samples
+
+
+@pytest.fixture(scope="module")
+def resident(root) -> Resident:
+    return read(root, resident=True)
+
+
+@pytest.fixture(scope="module")
+def streamed(root) -> Streamed:
+    return read(root, resident=False)
+
+
+def settings_of(batch_size: int = 4, critic_steps: int = 1, mirror: bool = True, workers: int = 0) -> Config:
+    config = Config()
+    config.train.batch_size, config.update.critic_steps = batch_size, critic_steps
+    config.data.mirror, config.data.workers = mirror, workers
+    return config
+
+
+def first(count: int, config: Config, samples, start: int = 0, rows: slice = ALL) -> list:
+    """The rounds of the steps ``start``, ..., ``start + count - 1``."""
+    return list(itertools.islice(rounds(config, samples, start, rows, CPU), count))
+
+
+def assert_same(got: list, want: list) -> None:
+    """Equal bit for bit, in memory layout too."""
+    assert len(got) == len(want)
+    for ours, theirs in zip(got, want, strict=True):
+        assert len(ours) == len(theirs)
+        for (batch, draw), (other, other_draw) in zip(ours, theirs, strict=True):
+            assert torch.equal(batch.x, other.x)
+            assert batch.x.stride() == other.x.stride()
+            assert (batch.label is None) == (other.label is None)
+            assert batch.label is None or torch.equal(batch.label, other.label)
+            assert draw == other_draw
+
+
+@pytest.mark.parametrize("critic_steps", [1, 3])
+def test_a_step_has_its_rounds_with_draws_of_their_own(resident, critic_steps):
+    config = settings_of(critic_steps=critic_steps)
+    for step, drawn in enumerate(first(3, config, resident, start=0)):
+        assert [draw for _, draw in drawn] == [Draw((0, step, i), 4, ALL, CPU) for i in range(critic_steps)]
+        assert all(batch.x.shape == (4, 3, SIZE, SIZE) for batch, _ in drawn)
+
+
+@pytest.mark.parametrize("critic_steps", [1, 3])
+def test_rounds_read_the_set_in_order_without_gaps(resident, critic_steps):
+    config = settings_of(critic_steps=critic_steps, mirror=False)
+    drawn = [batch for step in first(5, config, resident) for batch, _ in step]
+    order = indices_at(0, N, 0, 4 * 5 * critic_steps)
+    want = resident.x[order].float() / 127.5 - 1
+    assert torch.equal(torch.cat([batch.x for batch in drawn]), want)
+    assert torch.equal(torch.cat([batch.label for batch in drawn]), resident.label[order])
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+@pytest.mark.parametrize("critic_steps", [1, 3])
+@pytest.mark.parametrize(
+    "start", [1, 2, 5, 6]
+)  # an epoch is 2.5 steps of one round: in the middle of it and at its end
+def test_a_later_start_is_the_same_reading(request, kind, critic_steps, start):
+    samples, config = request.getfixturevalue(kind), settings_of(critic_steps=critic_steps)
+    assert_same(first(2, config, samples, start), first(start + 2, config, samples)[start:])
+
+
+@pytest.mark.parametrize(
+    ("workers", "start", "critic_steps"),
+    [(0, 0, 1), (0, 3, 3), (2, 0, 1), (2, 3, 3)],
+    ids=["here", "here-later", "two-workers", "two-workers-later"],
+)
+def test_streamed_is_resident_bit_for_bit(resident, streamed, workers, start, critic_steps):
+    want = first(4, settings_of(critic_steps=critic_steps), resident, start)
+    assert_same(first(4, settings_of(critic_steps=critic_steps, workers=workers), streamed, start), want)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_the_rows_of_all_processes_are_the_global_batch(request, kind, world):
+    samples, config, share = request.getfixturevalue(kind), settings_of(batch_size=8, critic_steps=3), 8 // world
+    whole = first(3, config, samples, start=1)
+    parts = [first(3, config, samples, start=1, rows=slice(i * share, (i + 1) * share)) for i in range(world)]
+    for step, i in itertools.product(range(3), range(3)):
+        own = [part[step][i] for part in parts]
+        assert torch.equal(torch.cat([batch.x for batch, _ in own]), whole[step][i][0].x)
+        assert torch.equal(torch.cat([batch.label for batch, _ in own]), whole[step][i][0].label)
+        latents = torch.cat([draw.normal("latent", (3,)) for _, draw in own])
+        assert torch.equal(latents, whole[step][i][1].normal("latent", (3,)))
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_reading_leaves_the_global_generator_alone(request, kind):
+    samples = request.getfixturevalue(kind)
+    before = torch.random.get_rng_state()
+    first(3, settings_of(), samples)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_another_seed_reads_in_another_order(resident):
+    config = settings_of()
+    config.seed = 1
+    assert not torch.equal(first(1, config, resident)[0][0][0].x, first(1, settings_of(), resident)[0][0][0].x)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_a_batch_may_be_larger_than_the_set(request, kind):
+    samples, config = request.getfixturevalue(kind), settings_of(batch_size=3 * N - 2, mirror=False)
+    ((batch, _),) = first(1, config, samples)[0]
+    counts = torch.bincount((batch.x[:, 0, 0, 0].add(1).mul(127.5)).round().long(), minlength=N)
+    assert len(batch.x) == 3 * N - 2
+    assert set(counts.tolist()) == {2, 3}
+    assert counts.sum() == 3 * N - 2
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_are_floats_in_the_layout_of_the_networks(resident, channels_last):
+    config = settings_of()
+    config.train.channels_last = channels_last
+    ((batch, _),) = first(1, config, resident)[0]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert batch.x.dtype == torch.float32
+    assert batch.x.is_contiguous(memory_format=layout)
+
+
+def test_black_is_minus_one_and_white_is_one():
+    x = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1)
+    ((batch, _),) = first(1, settings_of(batch_size=3), Resident(x, None))[0]
+    want = torch.tensor([-1.0, 1.0, torch.tensor(51.0) / 127.5 - 1])  # 51/127.5 = 2/5
+    assert sorted(batch.x.flatten().tolist()) == sorted(want.tolist())
+    assert batch.label is None
+
+
+def test_all_values_lie_between():
+    x = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)
+    ((batch, _),) = first(1, settings_of(batch_size=256), Resident(x, None))[0]
+    assert float(batch.x.min()) == -1
+    assert float(batch.x.max()) == 1
+    assert len(batch.x.unique()) == 256
+
+
+# --- Mirror images
+
+
+def flipped(config: Config, samples: Resident, steps: int, start: int = 0) -> torch.Tensor:
+    """Whether each image of the steps is the mirror image of what lies in the set; neither is an error."""
+    original = samples.x.float() / 127.5 - 1
+    seen = []
+    for step, drawn in enumerate(first(steps, config, samples, start), start):
+        for i, (batch, _) in enumerate(drawn):
+            size = config.train.batch_size
+            order = indices_at(config.seed, len(samples), (step * len(drawn) + i) * size, size)
+            for x, want in zip(batch.x, original[order], strict=True):
+                seen.append(not torch.equal(x, want))
+                assert torch.equal(x, want.flip(2) if seen[-1] else want)
+    return torch.tensor(seen)
+
+
+def test_about_half_of_the_images_are_mirrored(resident):
+    """Within 5 standard deviations √(n/4) of a fair coin."""
+    seen = flipped(settings_of(batch_size=50), resident, steps=8)
+    assert abs(int(seen.sum()) - len(seen) / 2) < 5 * math.sqrt(len(seen) / 4)
+
+
+def test_mirroring_is_a_function_of_the_step(resident):
+    config = settings_of(batch_size=20)
+    whole = flipped(config, resident, steps=3)
+    assert torch.equal(flipped(config, resident, steps=1, start=2), whole[40:])
+    assert not torch.equal(whole[:20], whole[20:40])
+
+
+def test_each_round_mirrors_images_of_its_own(resident):
+    seen = flipped(settings_of(batch_size=20, critic_steps=2), resident, steps=1)
+    assert not torch.equal(seen[:20], seen[20:])
+
+
+def test_nothing_is_mirrored_unless_asked_for(resident):
+    assert not flipped(settings_of(mirror=False), resident, steps=4).any()
+
+
+# --- Points
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_points_pass_as_they_are(labelled):
+    draw = torch.Generator().manual_seed(0)
+    x = 7 * torch.randn(N, 2, generator=draw)
+    samples = Resident(x, torch.arange(N) if labelled else None)
+    ((batch, _),) = first(1, settings_of(batch_size=N, mirror=True), samples)[0]
+    order = indices_at(0, N, 0, N)
+    assert torch.equal(batch.x, x[order])
+    assert torch.equal(batch.label, order) if labelled else batch.label is None
+
+
+# --- Files that cannot be used
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_its_own_error(root, tmp_path, workers):
+    """Not a loader's stack trace around it."""
+    for path in sorted(root.rglob("*.png")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    bad = tmp_path / "z-broken.png"  # the last: the first one is opened to see what the set holds
+    bad.write_bytes((tmp_path / "0.png").read_bytes()[:100])
+    samples = read(tmp_path, resident=False)
+    want = samples[N]
+    assert isinstance(want, UserError)
+
+    feed = rounds(settings_of(workers=workers), samples, 0, ALL, CPU)
+    with pytest.raises(UserError) as caught:
+        for _ in range(N):
+            next(feed)
+    assert type(caught.value) is UserError
+    assert str(caught.value) == str(want)
+    assert bad.name in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,161 @@
+"""The launcher and the config fit together, or it is said that they do not."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils import DistributedType
+
+from utils.config.loading import Config
+from utils.errors import UserError
+from utils.training import processes
+
+LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No launcher, whoever runs the tests."""
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def config() -> Config:
+    config = Config()
+    config.run.device = "cpu"
+    return config
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Stand in for an Accelerator of several processes, which would need several processes."""
+
+    def pretend(processes_: int, launched: int | None = None, kind: DistributedType = DistributedType.MULTI_CPU):
+        monkeypatch.setenv("WORLD_SIZE", str(processes_ if launched is None else launched))
+        accelerator = SimpleNamespace(distributed_type=kind, num_processes=processes_, process_index=0)
+        monkeypatch.setattr(processes, "Accelerator", lambda **options: accelerator)
+        return accelerator
+
+    return pretend
+
+
+def refusal(config: Config) -> str:
+    with pytest.raises(UserError) as caught:
+        processes.start(config)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+def test_one_process_without_a_launcher(config):
+    accelerator = processes.start(config)
+    assert accelerator.num_processes == 1
+    assert accelerator.is_main_process
+    assert accelerator.device == torch.device("cpu")
+    assert processes.own_rows(config, accelerator) == slice(0, 64)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_the_precision_is_that_of_the_config(config, precision):
+    config.train.precision = precision
+    assert processes.start(config).mixed_precision == precision
+
+
+def test_a_launcher_that_accelerate_does_not_see_is_refused(config, monkeypatch):
+    """Every one of its processes would train a run of its own, all into one folder."""
+    config.run.device = "auto"
+    monkeypatch.setenv("WORLD_SIZE", "2")  # but no LOCAL_RANK, by which accelerate knows a launcher
+    text = refusal(config)
+    assert "2 processes" in text
+    assert "1" in text
+
+
+def test_a_launcher_of_one_is_fine(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert processes.start(config).num_processes == 1
+
+
+def test_fewer_launched_than_believed(config, pretend):
+    pretend(4, launched=2)
+    assert "4" in refusal(config)
+
+
+@pytest.mark.parametrize(("size", "world"), [(64, 3), (7, 2), (2, 4)])
+def test_a_batch_that_cannot_be_shared_is_refused(config, pretend, size, world):
+    config.train.batch_size = size
+    pretend(world)
+    text = refusal(config)
+    assert "train.batch_size" in text
+    assert str(size) in text
+    assert str(world) in text
+
+
+@pytest.mark.parametrize(("size", "world"), [(64, 4), (2, 2), (6, 3)])
+def test_a_batch_that_can_be_shared(config, pretend, size, world):
+    config.train.batch_size = size
+    accelerator = pretend(world)
+    assert processes.start(config) is accelerator
+    rows = []
+    for accelerator.process_index in range(world):
+        rows += range(size)[processes.own_rows(config, accelerator)]
+    assert rows == list(range(size))
+
+
+@pytest.mark.parametrize("kind", [DistributedType.DEEPSPEED, DistributedType.FSDP], ids=lambda kind: kind.value)
+def test_launchers_for_one_network_are_refused(config, pretend, kind):
+    pretend(2, kind=kind)
+    text = refusal(config)
+    assert kind.value in text
+    assert "MULTI_GPU" in text
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format(config, channels_last):
+    config.train.channels_last = channels_last
+    assert processes.memory_format(config) is (torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_another_number_than_was_asked_for_is_refused(config, pretend):
+    """``accelerate launch --cpu --num_processes 2`` starts one process, and nothing tells it that two were meant."""
+    config.run.processes = 2
+    assert "torchrun --nproc_per_node 2" in refusal(config)
+    pretend(2)
+    processes.start(config)
+
+
+def test_tasks_of_srun_that_do_not_know_of_each_other_are_refused(config, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert "scripts/slurm.sh" in refusal(config)
+
+
+@pytest.mark.parametrize(("world", "parts", "fits"), [(2, 8, True), (2, 16, True), (2, 64, False), (4, 3, False)])
+def test_micro_batches_must_share_the_batch_evenly(config, pretend, world, parts, fits):
+    config.train.accumulate = parts
+    pretend(world)
+    if fits:
+        processes.start(config)
+    else:
+        assert "train.accumulate" in refusal(config)
+
+
+def test_who_plays_is_said(config, pretend):
+    accelerator = pretend(2)
+    accelerator.device = torch.device("cpu")
+    assert processes.described(config, accelerator) == "2 processes (cpu), 32 of 64 samples each"
+    config.train.accumulate = 4
+    assert processes.described(config, accelerator).endswith("each, in 4 micro-batches")
+
+
+def test_deterministic_settings(config):
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    config.run.deterministic = True
+    try:
+        processes.start(config)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -1,0 +1,1 @@
+"""What is measured: feature spaces, distances, coverage, selection without labels, records."""

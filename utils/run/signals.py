@@ -1,0 +1,67 @@
+"""Signals set a flag; the loop acts on it between two steps, in all processes at the same one."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from utils.training.processes import ProcessGroup
+
+STOPPED = 75  # exit code of a run that a signal stopped after saving (EX_TEMPFAIL: "try again")
+
+
+class Interrupted(Exception):  # noqa: N818  (no error: somebody wants the run to end)
+    """A signal has come in the midst of something that may be left half done."""
+
+
+class StopSignals:
+    """Inside the ``with`` block SIGTERM, SIGINT and SIGUSR1 only set ``name``; a second SIGINT interrupts at once."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group
+        self.name: str | None = None
+        self._interruptible = False
+
+    def received(self) -> bool:
+        """Whether any process has had a signal; the same answer in all of them. To be asked once a step.
+
+        With several processes the answer is a step old: nobody waits for it.
+        """
+        return self.group.any_before(self.name is not None)
+
+    def received_by_now(self) -> bool:
+        """The same without delay: every process waits for the slowest."""
+        return self.group.any(self.name is not None)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, a signal raises ``Interrupted`` at once, as does one that came before.
+
+        For long work that leaves nothing behind when it is cut off, such as evaluations: a scheduler kills soon after
+        it has warned.
+        """
+        self._interruptible = True
+        try:
+            if self.name is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._interruptible = False
+
+    def __enter__(self) -> "StopSignals":
+        self.former = {number: signal.signal(number, self._note) for number in self._numbers}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+
+    _numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.name == "SIGINT":
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        if self._interruptible:
+            self._interruptible = False  # a second signal must not cut short what the first one's exception tidies up
+            raise Interrupted

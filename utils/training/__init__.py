@@ -1,0 +1,1 @@
+"""What training changes and what changes it: players, optimisers, average, values at a step, processes, checkpoints."""

@@ -1,0 +1,179 @@
+"""Devices and processes, by Accelerate; and what the processes of a run tell each other."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import DistributedType
+from torch import Tensor, distributed
+
+from utils.config.loading import Config
+from utils.data.randomness import seed_of
+from utils.errors import UserError
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def start(config: Config) -> Accelerator:
+    """The accelerator of this process. Raises UserError where the launcher and the config do not fit together."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    torch.set_default_dtype(torch.float64 if config.train.precision == "float64" else torch.float32)
+    if config.run.deterministic:
+        make_deterministic()
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other word for it yet
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: one copy more
+    accelerator = Accelerator(
+        cpu=config.run.device == "cpu",
+        mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+        # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's running
+        # statistics are each process's own, and the first one's are saved.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if accelerator.distributed_type not in SUPPORTED:
+        raise UserError(
+            f"{accelerator.distributed_type.value} is not supported: it serves one network, and a game has two; "
+            "launch with plain data parallelism (MULTI_GPU or MULTI_CPU)."
+        )
+    check_world(accelerator.num_processes, config.run.processes)
+    parts = accelerator.num_processes * config.train.accumulate
+    if config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size}, the global batch, and must be a multiple of {parts}: "
+            f"{accelerator.num_processes} processes times train.accumulate={config.train.accumulate}."
+        )
+    return accelerator
+
+
+def check_world(processes: int, wanted: int) -> None:
+    """Raise UserError unless Accelerate's number of ``processes`` is that of the launcher (torchrun, SLURM), and the
+    ``wanted`` one (0: any).
+    """
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != processes:
+        raise UserError(
+            f"The launcher started {launched} processes, but each believes it is one of {processes}; "
+            "without GPUs, set ACCELERATE_USE_CPU=1."
+        )
+    if wanted and wanted != processes:
+        raise UserError(
+            f"run.processes={wanted} was asked for and the launcher started {processes}; on CPUs use "
+            f"ACCELERATE_USE_CPU=1 torchrun --nproc_per_node {wanted}."
+        )
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks > 1 and processes == 1:
+        raise UserError(
+            f"srun started {tasks} tasks that do not know of each other: set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR "
+            "and MASTER_PORT as scripts/slurm.sh does, or start one task a node."
+        )
+
+
+def make_deterministic() -> None:
+    """Have every operation give the same bits every time, on GPUs, too; one that cannot raises an error.
+
+    Costs speed on GPUs: no search for the fastest convolution, slower scatter and interpolation, and full float32 in
+    the place of TF32. On CPUs the operations used here are deterministic anyway.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts, so before any GPU work
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+class ProcessGroup:
+    """The processes of a run agree on what concerns all of them.
+
+    They talk on the CPU, over gloo and in a group of their own: no GPU waits, and the group's patience is long enough
+    for one process to draw and evaluate while the others wait. One process agrees with itself at once.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.size, self._is_first = accelerator.num_processes, accelerator.process_index == 0
+        self._group = (
+            distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
+        )  # fmt: skip
+        self._asked: tuple[Tensor, distributed.Work] | None = None
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process goes through the block while the others wait, however long a download takes."""
+        if not self._is_first:
+            self.any(False)
+        try:
+            yield
+        finally:
+            if self._is_first:
+                self.any(False)
+
+    def any(self, mine: bool) -> bool:
+        """Whether any process says so; waits for all of them."""
+        if self.size == 1:
+            return mine
+        return bool(self._reduced(torch.tensor([int(mine)]), distributed.ReduceOp.MAX))
+
+    def any_before(self, mine: bool) -> bool:
+        """Whether any process said so in the call *before* this one; the same answer everywhere, and nobody waits for
+        a process that is less than a call behind. One process gets its own present answer.
+        """
+        if self.size == 1:
+            return mine
+        before, flag = self._asked, torch.tensor([int(mine)])
+        work = distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group, async_op=True)
+        self._asked = flag, work
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0])
+
+    def means(self, values: list[float]) -> list[float]:
+        """The mean of each value over all processes."""
+        if self.size == 1 or not values:
+            return values
+        total = self._reduced(torch.tensor(values, dtype=torch.float64), distributed.ReduceOp.SUM)
+        return (total / self.size).tolist()
+
+    def least(self, values: list[int]) -> list[int]:
+        """The least of each value among all processes."""
+        if self.size == 1 or not values:
+            return values
+        return self._reduced(torch.tensor(values), distributed.ReduceOp.MIN).tolist()
+
+    def same(self, text: str) -> bool:
+        """Whether all processes say the same text."""
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        low, negative_high = self.least([number, -number])
+        return low == -negative_high
+
+    def _reduced(self, values: Tensor, operation: distributed.ReduceOp) -> Tensor:
+        distributed.all_reduce(values, operation, group=self._group)
+        return values
+
+
+def described(config: Config, accelerator: Accelerator) -> str:
+    """Who plays, for people: "2 processes (cuda), 32 of 64 samples each"."""
+    n, size = accelerator.num_processes, config.train.batch_size
+    who = f"{n} process{'es' if n > 1 else ''} ({accelerator.device.type})"
+    parts = f", in {config.train.accumulate} micro-batches" if config.train.accumulate > 1 else ""
+    return f"{who}, {size // n} of {size} samples each{parts}"
+
+
+def own_rows(config: Config, accelerator: Accelerator) -> slice:
+    """This process's rows of a global batch."""
+    share = config.train.batch_size // accelerator.num_processes
+    return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+
+
+def seed_layers(config: Config, step: int) -> None:
+    """Make what layers draw in training mode, such as dropout, a function of the step (and of the process)."""
+    torch.manual_seed(seed_of(config.seed, "layers", step, PartialState().process_index))
+
+
+def memory_format(config: Config) -> torch.memory_format:
+    """The memory layout of images and convolutions."""
+    return torch.channels_last if config.train.channels_last else torch.contiguous_format

@@ -1,0 +1,61 @@
+"""The course of a run: what a config's schedules, warm-ups and burn-in give at a step. Pure functions of the two."""
+
+from adversarial.penalties import PENALTIES, Gamma
+from adversarial.schedules import burn_in, ema_decay, scheduled
+from adversarial.updates import CRITIC, GENERATOR, Weights
+from utils.config.loading import Config
+
+
+def learning_rates_at(cfg: Config, step: int) -> dict[str, float]:
+    """The learning rate of each player."""
+    optimizer, factor = cfg.optimizer, _burned_in(cfg, cfg.burn_in.lr, 1.0, step)
+    base = {GENERATOR: optimizer.generator_lr, CRITIC: optimizer.critic_lr}
+    return {
+        player: factor * scheduled(lr, optimizer.schedule, step, cfg.train.steps, optimizer.warmup)
+        for player, lr in base.items()
+    }
+
+
+def betas_at(cfg: Config, step: int) -> tuple[float, float]:
+    """Adam's β1 and β2, of both players."""
+    beta1, beta2 = cfg.optimizer.betas
+    return beta1, _burned_in(cfg, cfg.burn_in.beta2, beta2, step)
+
+
+def weights_at(cfg: Config, step: int) -> Weights:
+    """γ of the penalties that are due, and λ."""
+    penalty, update = cfg.penalty, cfg.update
+    gammas = {name: _gamma(cfg, name, step) for name in PENALTIES}
+    return Weights(
+        Gamma(**gammas, clip=penalty.clip, noise=penalty.dragan_noise),
+        scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup),
+    )
+
+
+def _gamma(cfg: Config, name: str, step: int) -> float:
+    # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and betas
+    # stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
+    penalty = cfg.penalty
+    every, schedule = penalty.every.get(name, 1), penalty.schedule.get(name, "constant")
+    if step % every:
+        return 0.0
+    strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
+    return strength * scheduled(getattr(penalty, name), schedule, step, cfg.train.steps)
+
+
+def augment_p_at(cfg: Config, step: int) -> float:
+    """The probability of each transform, where augment.name=scheduled."""
+    augment = cfg.augment
+    p = scheduled(augment.p, augment.schedule, step, cfg.train.steps, augment.warmup)
+    return _burned_in(cfg, cfg.burn_in.augment_p, p, step)
+
+
+def ema_decay_at(cfg: Config, step: int) -> float:
+    """β of the generator's average."""
+    half_life = _burned_in(cfg, cfg.burn_in.ema_half_life, cfg.ema.half_life, step)
+    return ema_decay(step, cfg.train.batch_size, half_life, cfg.ema.ramp_up)
+
+
+def _burned_in(cfg: Config, start: float | None, end: float, step: int) -> float:
+    """A value that has gone from ``start`` to ``end`` when the burn-in is over; no ``start``: ``end``."""
+    return burn_in(end if start is None else start, end, step, cfg.train.batch_size, cfg.burn_in.images)
