@@ -1,6 +1,6 @@
-"""Augmentations through which the critic looks at real and fake images, so that it cannot learn few images by heart.
+"""Augmentations of the images that the critic sees, real and fake, so that it cannot memorise a small data set.
 
-Both sides are augmented, by numbers of their own, and the gradient reaches the generator through the augmentation.
+Both sides are augmented, with independent draws, and the gradient reaches the generator through the augmentation.
 DiffAugment (Zhao et al. 2020) changes every image; the pipeline of ADA (Karras et al. 2020) applies each of its
 transforms with probability p, which a schedule gives (R3GAN: Huang et al. 2024) or the critic's overfitting moves.
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from adversarial.games import Augmentation, Draw, Look
+from .draws import Draw
+from .games import Augmentation, Transform
 
 DIFFAUGMENT = ("colour", "translation", "cutout")
 PIPELINE = ("blit", "geometry", "colour", "cutout")
@@ -34,53 +35,53 @@ BILINEAR, NEAREST, ZEROS, REFLECTION = 0, 1, 0, 2  # ATen's numbers
 def diffaugment(policy: tuple[str, ...] = DIFFAUGMENT) -> Augmentation:
     """Every transform of ``policy``, on every image (Zhao et al. 2020, section 3.2; sizes as in the authors' code)."""
 
-    def augmentation(draw: Draw, stream: str, p: float | Tensor) -> Look:
-        looks = [_DIFFAUGMENT[name](draw, f"{stream} {name}") for name in policy]
-        return lambda x: reduce(lambda seen, look: look(seen), looks, x)
+    def augmentation(draw: Draw, stream: str, p: float | Tensor) -> Transform:
+        transforms = [_DIFFAUGMENT[name](draw, f"{stream} {name}") for name in policy]
+        return lambda x: reduce(lambda seen, transform: transform(seen), transforms, x)
 
     return augmentation
 
 
-def _tint(draw: Draw, stream: str) -> Look:
+def _tint(draw: Draw, stream: str) -> Transform:
     """Brightness by up to ±1/2, saturation 0 to 2 times, contrast 1/2 to 3/2 times."""
     brightness, saturation, contrast = draw.uniform(stream, (3, 1, 1, 1)).unbind(1)
 
-    def look(x: Tensor) -> Tensor:
+    def transform(x: Tensor) -> Tensor:
         x = x + (brightness - 0.5)
         grey = x.mean(1, keepdim=True)
         x = grey + 2 * saturation * (x - grey)
         level = x.mean((1, 2, 3), keepdim=True)
         return level + (contrast + 0.5) * (x - level)
 
-    return look
+    return transform
 
 
-def _shift(draw: Draw, stream: str) -> Look:
+def _shift(draw: Draw, stream: str) -> Transform:
     """Whole pixels, up to an eighth of the image; zeros move in."""
     u = draw.uniform(stream, (2,))
 
-    def look(x: Tensor) -> Tensor:
+    def transform(x: Tensor) -> Tensor:
         size = x.shape[-1]
         most = int(size * REACH + 0.5)
         pixels = torch.floor(u * (2 * most + 1)) - most
         return resampled(x, _move(pixels / size), NEAREST, ZEROS)
 
-    return look
+    return transform
 
 
-def _hole(draw: Draw, stream: str) -> Look:
+def _hole(draw: Draw, stream: str) -> Transform:
     """Half the image's height and width become 0, around any point of it."""
     u = draw.uniform(stream, (2,))
     return lambda x: torch.where(_window(u, x), 0.0, x)
 
 
-def _mirror(draw: Draw, stream: str) -> Look:
+def _mirror(draw: Draw, stream: str) -> Transform:
     """Left is right in every other image. Not of DiffAugment, but of the consistency penalty (``penalties``)."""
     u = draw.uniform(stream, (1, 1, 1))
     return lambda x: torch.where(u < 0.5, x.flip(3), x)
 
 
-_DIFFAUGMENT: dict[str, Callable[[Draw, str], Look]] = {
+_DIFFAUGMENT: dict[str, Callable[[Draw, str], Transform]] = {
     "colour": _tint,
     "translation": _shift,
     "cutout": _hole,
@@ -112,13 +113,13 @@ def pipeline(policy: dict[str, float]) -> Augmentation:
     image. Images need 1 or 3 channels where colours change.
     """
 
-    def augmentation(draw: Draw, stream: str, p: float | Tensor) -> Look:
+    def augmentation(draw: Draw, stream: str, p: float | Tensor) -> Transform:
         numbers = {
             group: _GROUPS[group](draw, f"{stream} {group}", torch.as_tensor(p) * multiplier)
             for group, multiplier in policy.items()
         }
 
-        def look(x: Tensor) -> Tensor:
+        def transform(x: Tensor) -> Tensor:
             places = [numbers[group](x) for group in ("blit", "geometry") if group in numbers]
             if places:
                 x = resampled(x, reduce(torch.matmul, places), BILINEAR, REFLECTION)
@@ -126,7 +127,7 @@ def pipeline(policy: dict[str, float]) -> Augmentation:
                 x = numbers[group](x) if group in numbers else x
             return x
 
-        return look
+        return transform
 
     return augmentation
 
@@ -160,7 +161,7 @@ def _geometry(draw: Draw, stream: str, p: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: matrix
 
 
-def _colour(draw: Draw, stream: str, p: Tensor) -> Look:
+def _colour(draw: Draw, stream: str, p: Tensor) -> Transform:
     """An affine map of every pixel's colour, around the grey axis."""
     happens, u = draw.uniform(stream, (5,)) < p, draw.uniform(f"{stream} turns", (2,))
     z = draw.normal(f"{stream} sizes", (3,))
@@ -175,16 +176,16 @@ def _colour(draw: Draw, stream: str, p: Tensor) -> Look:
     # Brightness is added first: contrast and the luma flip act on it, hue and saturation leave a grey as it is.
     offset = (linear @ brightness[:, None, None].expand(-1, 3, 1)).squeeze(2)
 
-    def look(x: Tensor) -> Tensor:
+    def transform(x: Tensor) -> Tensor:
         a, b = linear.to(x.dtype), offset.to(x.dtype)
         if x.shape[1] == 1:  # a grey pixel (v, v, v) and the mean of what becomes of it
             return x * a.sum((1, 2))[:, None, None, None] / 3 + b.mean(1)[:, None, None, None]
         return torch.einsum("nij,njhw->nihw", a, x) + b[:, :, None, None]
 
-    return look
+    return transform
 
 
-def _cutout(draw: Draw, stream: str, p: Tensor) -> Look:
+def _cutout(draw: Draw, stream: str, p: Tensor) -> Transform:
     """``_hole``, with probability p."""
     happens, u = draw.uniform(stream, (1, 1, 1)) < p, draw.uniform(f"{stream} places", (2,))
     return lambda x: torch.where(_window(u, x) & happens, 0.0, x)

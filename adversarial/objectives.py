@@ -1,8 +1,8 @@
 """Objectives: what the two players minimise, as functions of raw scores (no sigmoid).
 
-A player pays one loss per sample: a function of its score, one for real samples and one for fakes. The generator's
-loss on real samples counts where the generator side makes them, too (features of a source domain): they then play for
-the opposite label. A paired objective has one loss per pair, of the difference real - fake.
+Each player has one loss for real samples and one for fakes, as a function of the sample's score. The generator's loss
+on real samples counts where the generator side makes them too (features of a source domain); they then play for the
+opposite label. A paired objective has one loss per pair, a function of the difference real - fake.
 
 To add an objective: write its losses and one line in ``OBJECTIVES``.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 Loss = Callable[[Tensor], Tensor]
-Weight = Tensor | float
+SampleWeight = Tensor | float  # constants that weigh the losses of samples: [N], or one for all
 
 
 class Objective(NamedTuple):
@@ -32,12 +32,14 @@ class Objective(NamedTuple):
     pairs: bool = False
     every_class: bool = False
 
-    def critic_loss(self, real: Tensor | None, fake: Tensor | None, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+    def critic_loss(
+        self, real: Tensor | None, fake: Tensor | None, weights: tuple[SampleWeight, SampleWeight] = (1, 1)
+    ) -> Tensor:
         """The critic's loss per sample ``[N]``; a side that is not played is None, the other's loss is then all."""
         return self._loss(self.critic, real, fake, weights)
 
     def generator_loss(
-        self, real: Tensor | None, fake: Tensor | None, weights: tuple[Weight, Weight] = (1, 1)
+        self, real: Tensor | None, fake: Tensor | None, weights: tuple[SampleWeight, SampleWeight] = (1, 1)
     ) -> Tensor:
         """The generator's loss per sample ``[N]``; ``real`` is None where it can neither move nor compare it."""
         return self._loss(self.generator, real, fake, weights)
@@ -71,12 +73,14 @@ class Auxiliary(NamedTuple):
     def boundary(self) -> float | None:
         return self.objective.boundary
 
-    def critic_loss(self, real: Tensor, fake: Tensor, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+    def critic_loss(self, real: Tensor, fake: Tensor, weights: tuple[SampleWeight, SampleWeight] = (1, 1)) -> Tensor:
         """The critic's loss per sample ``[N]``."""
         loss = self.objective.critic_loss(real[:, 0], fake[:, 0], weights)
         return loss + self.weight * (softplus(-real[:, 1]) + softplus(-fake[:, 1]))
 
-    def generator_loss(self, real: Tensor | None, fake: Tensor, weights: tuple[Weight, Weight] = (1, 1)) -> Tensor:
+    def generator_loss(
+        self, real: Tensor | None, fake: Tensor, weights: tuple[SampleWeight, SampleWeight] = (1, 1)
+    ) -> Tensor:
         """The generator's loss per sample ``[N]``; ``real`` is None where it cannot compare it."""
         loss = self.objective.generator_loss(None if real is None else real[:, 0], fake[:, 0], weights)
         return loss + self.weight * softplus(-fake[:, 1])

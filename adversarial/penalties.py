@@ -1,108 +1,304 @@
-"""Penalties and regularisers, most of them on the critic's gradient with respect to its inputs.
+"""Penalties: terms of a player's loss beside the objective's.
 
-R1 (Mescheder et al. 2018, eq. 9) is γ/2 · E‖∂s/∂x‖² over real samples, R2 the same over fakes. The gradient penalty of
-WGAN-GP (Gulrajani et al. 2017, eq. 3) is γ · E(‖∂s/∂x‖ - 1)² between them, DRAGAN's (Kodali et al. 2017, section 2.5)
-the same beside real samples. LeCam and consistency look at scores. The path length is the generator's.
+A penalty says which further ``points`` the critics must score, at which sides it needs the slope ∂s_i/∂x_i, and what
+its ``term`` is; a number γ ≥ 0 weighs it (``rules.Strengths``). What it keeps from step to step is its ``state``.
 
-Inputs are the samples as the generator side makes them: before any augmentation, behind any reversal. Where a score is
-of several samples (packing), they are one input.
+Slopes are taken with respect to the samples as the generator side makes them: before any augmentation, after any
+reversal. Where a score is of several samples (packing), they are one input.
+
+To add a penalty: write its class and one line in ``PENALTIES``. Its dataclass fields become options in a config.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from adversarial.games import Memory
+from .augmentation import diffaugment
+from .draws import Draw
+from .games import Game, Pair, Play, Side, sides_of
+from .objectives import own_class
+
+CRITIC, GENERATOR = "critic", "generator"  # the players
+SLOPES, SCORES = "slopes", "scores"
 
 
-@dataclass(frozen=True)
-class Gamma:
-    """Weights γ ≥ 0 of the penalties at one step; 0 switches one off. A step that applies a penalty in the place of k
-    has it k times as large (lazy regularisation: Karras et al. 2020, StyleGAN2, appendix B).
+class Penalty:
+    """The base of all penalties: nothing to judge, no slopes, no state."""
 
-    ``clip`` is no weight, but what the critic's parameters are kept within after each of its steps (Arjovsky et al.
-    2017, algorithm 1); ``noise`` is the deviation of DRAGAN's points from the reals.
+    summary: ClassVar[str]  # the formula, in a line
+    # What the term is a function of. SLOPES are differentiated once more, by the critic's weights; SCORES alone join
+    # the objective in c_i; the generator's own penalties have nothing to do with the critic.
+    acts_on: ClassVar[str]
+    # What a game must have for the penalty to make sense: "fakes", "samples" that a generator makes (no features of
+    # domains), square "images" among them, or a generator with a "mapping" network; "": nothing.
+    needs: ClassVar[str] = ""
+    state: ClassVar[dict[str, Tensor]] = {}  # ``games.Stateful``; penalties that keep something have their own
+
+    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
+        """Further samples for the critics to judge, none by default."""
+        return []
+
+    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
+        """The sides at which ``slope`` is needed."""
+        return []
+
+    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
+        """The term of the critic's loss, not yet times γ: a scalar."""
+        raise NotImplementedError
+
+    def generator_term(self, game: Game, play: Play, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term of the generator's loss, and what to report of it."""
+        raise NotImplementedError
+
+    def update(self, step: int, players: tuple[str, ...], report: dict[str, Tensor], mean: Callable) -> None:
+        """See ``games.Stateful``."""
+
+
+# --- on the critic's slope -------------------------------------------------------------------------------------------
+
+
+class SlopePenalty(Penalty):
+    """The mean over sides and samples of a function of the slope: ``of_slope`` maps ``[N, d]`` to ``[N]``."""
+
+    acts_on = SLOPES
+
+    def of_slope(self, slope: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
+        values = [self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in self.sloped(pairs, points)]
+        return sum(values[1:], values[0])
+
+
+def zero_centred(slope: Tensor) -> Tensor:
+    """‖∂s_i/∂x_i‖² / 2 per input: ``[N, d]`` to ``[N]``."""
+    return slope.square().sum(1) / 2
+
+
+def one_centred(slope: Tensor) -> Tensor:
+    """(‖∂s_i/∂x_i‖ - 1)² per input: ``[N, d]`` to ``[N]``."""
+    return (torch.linalg.vector_norm(slope, dim=1) - 1).square()
+
+
+@dataclass(eq=False)
+class R1(SlopePenalty):
+    """Mescheder et al. 2018, eq. 9."""
+
+    summary = "γ/2·E|∂s/∂x|² over real samples"
+    of_slope = staticmethod(zero_centred)
+
+    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
+        return [pair.real for pair in pairs]
+
+
+@dataclass(eq=False)
+class R2(SlopePenalty):
+    """The same over fakes."""
+
+    summary = "γ/2·E|∂s/∂x|² over fakes"
+    needs = "fakes"
+    of_slope = staticmethod(zero_centred)
+
+    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
+        return [pair.fake for pair in pairs]
+
+
+class PointPenalty(SlopePenalty):
+    """(‖∂s/∂x‖ - 1)² at points of its own, which critics judge as they judge fakes."""
+
+    of_slope = staticmethod(one_centred)
+
+    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
+        return [pair.fake for pair in points]
+
+
+def as_fake(x: Tensor, fake: Side) -> Pair:
+    """Points ``[N, ...]`` in the place of fakes, for their slope: a leaf."""
+    cut = x.detach().requires_grad_()
+    return Pair(None, Side(cut, fake.condition, transform=fake.transform, cut=cut))
+
+
+@dataclass(eq=False)
+class GradientPenalty(PointPenalty):
+    """WGAN-GP: at random points on the lines from fakes to reals (Gulrajani et al. 2017, eq. 3)."""
+
+    summary = "γ·E(|∂s/∂x| - 1)² between reals and fakes (WGAN-GP); 10 in its paper"
+    needs = "fakes"
+
+    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
+        share = draw.uniform("gradient penalty")
+        # A pack moves as one: its m samples have the share of the first.
+        pack = len(share) // len(pairs[0].fake.score)
+        share = share[::pack].repeat_interleave(pack)
+        found = []
+        for real, fake in pairs:
+            along = share.reshape(-1, *[1] * (fake.samples.ndim - 1)).to(fake.samples.dtype)
+            found.append(as_fake(torch.lerp(fake.samples.detach(), real.samples.detach(), along), fake))
+        return found
+
+
+@dataclass(eq=False)
+class Dragan(PointPenalty):
+    """DRAGAN: around real samples (Kodali et al. 2017, section 2.5).
+
+    The noise is Gaussian, as in the paper's loss. In the authors' code it is uniform and scaled by the batch's standard
+    deviation, so that samples depend on each other.
     """
 
-    r1: float = 0.0
-    r2: float = 0.0
-    gp: float = 0.0
-    dragan: float = 0.0
-    lecam: float = 0.0
-    consistency: float = 0.0
-    path: float = 0.0
-    clip: float = 0.0
-    noise: float = 0.25
+    summary = "γ·E(|∂s/∂x| - 1)² around reals (DRAGAN); 10 in its paper"
+    needs = "samples"
+    noise: float = field(default=0.25, metadata={"comment": "standard deviation of the noise around reals"})
+
+    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
+        found = []
+        for real, fake in pairs:
+            noise = self.noise * draw.normal("dragan", tuple(real.samples.shape[1:]))
+            found.append(as_fake(real.samples.detach() + noise.to(real.samples.dtype), fake))
+        return found
 
 
-NO_PENALTY = Gamma()
-PENALTIES = "r1", "r2", "gp", "dragan", "lecam", "consistency", "path"  # what has a weight
+def take_slopes(sides: Sequence[Side]) -> None:
+    """Set ``slope``, ∂s_i/∂x_i, which is itself differentiable.
 
-
-def input_gradients(scores: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """∂s_i/∂x_i of every sample, itself differentiable: one tensor like each of ``inputs``.
-
-    One backward pass serves all inputs together: for a critic that judges each sample on its own this is exact, for
-    one with BatchNorm it is the gradient of the batch's summed scores, as in every common implementation.
+    One backward pass serves all sides: for a critic that judges each sample on its own this is exact, for one with
+    BatchNorm it is the gradient of the batch's summed scores, as in every common implementation.
     """
-    total = torch.stack([score.sum() for score in scores]).sum()
-    return list(torch.autograd.grad(total, inputs, create_graph=True))
+    total = torch.stack([own_class(side.score).sum() for side in sides]).sum()
+    slopes = torch.autograd.grad(total, [side.cut for side in sides], create_graph=True)
+    for side, slope in zip(sides, slopes, strict=True):
+        side.slope = slope
 
 
-def zero_centred(input_gradient: Tensor) -> Tensor:
-    """‖∂s_i/∂x_i‖² / 2 per input, ``[N, ...]`` to ``[N]``; to be averaged and multiplied by γ."""
-    return input_gradient.flatten(1).square().sum(1) / 2
+# --- on the critic's scores ------------------------------------------------------------------------------------------
 
 
-def one_centred(input_gradient: Tensor) -> Tensor:
-    """(‖∂s_i/∂x_i‖ - 1)² per input, ``[N, ...]`` to ``[N]``; to be averaged and multiplied by γ."""
-    return (torch.linalg.vector_norm(input_gradient.flatten(1), dim=1) - 1).square()
+@dataclass(eq=False)
+class LeCam(Penalty):
+    """E(s_real - α_F)² + E(s_fake - α_R)²: each side's scores are held near the moving average α of the other side's
+    (Tseng et al. 2021, eq. 4; in their code the distance counts in one direction only).
 
-
-def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Points on the lines from fakes to reals ``[N, ...]``, at ``share`` ``[N]`` in [0, 1] of the way: leaves."""
-    share = share.reshape(-1, *[1] * (real.ndim - 1)).to(real.dtype)
-    return torch.lerp(fake.detach(), real.detach(), share).requires_grad_()
-
-
-def around(real: Tensor, noise: Tensor) -> Tensor:
-    """Points beside the reals ``[N, ...]``: leaves. The noise is Gaussian, as in the paper's loss; in the authors' code
-    it is uniform and as wide as the batch's deviation, by which samples would depend on each other.
+    The averages start at 0 with no weight; divided by ``lecam_weight`` they are averages from the first step on.
     """
-    return (real.detach() + noise.to(real.dtype)).requires_grad_()
+
+    summary = "γ·E(s - α)² on scores, α the other side's moving average (LeCam); 0.01 to 0.3 in its paper"
+    needs = "samples"
+    acts_on = SCORES
+    decay: float = field(default=0.99, metadata={"comment": "of the moving averages, per critic step"})
+
+    def __post_init__(self) -> None:
+        self.state = {name: torch.tensor(0.0) for name in ("lecam_real", "lecam_fake", "lecam_weight")}
+
+    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
+        # Before the first step both averages are 0, whatever they are divided by.
+        weight = self.state["lecam_weight"].clamp(min=torch.finfo(torch.float32).tiny)
+        real, fake = (self.state[name] / weight for name in ("lecam_real", "lecam_fake"))
+        terms = []
+        for pair in pairs:
+            terms.append((own_class(pair.real.score) - fake).square().mean())
+            terms.append((own_class(pair.fake.score) - real).square().mean())
+        return sum(terms[1:], terms[0])
+
+    def update(self, step: int, players: tuple[str, ...], report: dict[str, Tensor], mean: Callable) -> None:
+        if CRITIC in players:
+            move(self.state["lecam_real"], mean(widened(report["real_score"]).mean()), 1 - self.decay)
+            move(self.state["lecam_fake"], mean(widened(report["fake_score"]).mean()), 1 - self.decay)
+            move(self.state["lecam_weight"], torch.ones_like(self.state["lecam_weight"]), 1 - self.decay)
 
 
-def lecam(real: Sequence[Tensor], fake: Sequence[Tensor], memory: Memory) -> Tensor:
-    """E(s_real - α_F)² + E(s_fake - α_R)²: each side's scores are held near the moving average of the other side's
-    (Tseng et al. 2021, eq. 4; their code lets the distance count in one direction only). ``ScoreAverages`` keeps α.
+@dataclass(eq=False)
+class Consistency(Penalty):
+    """E(s(x) - s(T x))² over reals and over fakes, where T mirrors and shifts images: the critic should not mind (bCR:
+    Zhao et al. 2021, eq. 3 and 4, with one γ for both sides).
     """
-    weight = memory["lecam_weight"].clamp(min=torch.finfo(torch.float32).tiny)  # before the first step α is 0
-    terms = [(score - memory["lecam_fake"] / weight).square().mean() for score in real]
-    terms += [(score - memory["lecam_real"] / weight).square().mean() for score in fake]
-    return sum(terms[1:], terms[0])
+
+    summary = "γ·E(s(x) - s(T x))², T mirrors and shifts images (bCR); 10 in its paper"
+    needs = "images"
+    acts_on = SCORES
+    change: ClassVar = staticmethod(diffaugment(("mirror", "translation")))
+
+    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
+        (pair,) = pairs
+        changed = []
+        for name, side in (("real", pair.real), ("fake", pair.fake)):
+            x = self.change(draw, f"consistency {name}", 1.0)(side.samples.detach())
+            changed.append(Side(x, side.condition, transform=side.transform))
+        return [Pair(*changed)]
+
+    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
+        terms = []
+        for side, changed in zip(sides_of(pairs), sides_of(points), strict=True):
+            terms.append((own_class(side.score) - own_class(changed.score)).square().mean())
+        return sum(terms[1:], terms[0])
 
 
-def consistency(scores: Sequence[Tensor], changed: Sequence[Tensor]) -> Tensor:
-    """E(s(x) - s(T x))² over reals, and over fakes: a critic should not see a mirrored or shifted image as another one
-    (bCR: Zhao et al. 2021, eq. 3 and 4, with one λ for both sides).
+# --- on the generator ------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class PathLength(Penalty):
+    """E(‖J_w^T y‖ - a)² over new fakes, J the generator's Jacobian by the intermediate latent w, a the average of
+    the lengths before the step (Karras et al. 2020, StyleGAN2, eq. 4 and appendix B).
     """
-    terms = [(a - b).square().mean() for a, b in zip(scores, changed, strict=True)]
-    return sum(terms[1:], terms[0])
+
+    summary = "γ·E(|J_w^T y| - a)² of the generator's path lengths (StyleGAN2); 2 in its paper"
+    acts_on = GENERATOR
+    needs = "mapping"
+    decay: float = field(default=0.99, metadata={"comment": "of the moving average of lengths"})
+
+    def __post_init__(self) -> None:
+        self.state = {"path_mean": torch.tensor(0.0)}
+
+    def generator_term(self, game: Game, play: Play, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        draw = draw.fork("path")
+        images, w = game.synthesise(play.pairs[0].fake.condition, draw)
+        lengths = path_lengths(images, w, draw.normal("noise", tuple(images.shape[1:])).to(images.dtype))
+        term = (lengths - self.state["path_mean"]).square().mean()
+        return term, {"path_penalty": term.detach(), "path_length": lengths.detach().mean()}
+
+    def update(self, step: int, players: tuple[str, ...], report: dict[str, Tensor], mean: Callable) -> None:
+        if "path_length" in report:
+            move(self.state["path_mean"], mean(report["path_length"]), 1 - self.decay)
 
 
 def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
     """‖J_w^T y‖ per image, J the generator's Jacobian by ``w`` ``[N, D]`` or, for L layers, ``[N, L, D]`` (root mean
-    square over layers), y noise like the images: ``[N]``, itself differentiable (Karras et al. 2020, StyleGAN2, eq. 4).
+    square over layers), y noise like the images: ``[N]``, itself differentiable.
     """
     pixels = images.shape[2:].numel()
     (slope,) = torch.autograd.grad((images * noise).sum() / pixels**0.5, w, create_graph=True)
     return slope.square().sum(-1).reshape(len(w), -1).mean(1).sqrt()
 
 
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def widened(score: Tensor) -> Tensor:
+    """Scores of half precision as float32: a sum of them would round too much."""
+    return score.float() if score.dtype in (torch.bfloat16, torch.float16) else score
+
+
+def move(average: Tensor, value: Tensor, share: float) -> None:
+    """Move an average in place by ``share`` of the way to ``value``."""
+    average.lerp_(value.to(average.dtype), share)
+
+
 @torch.no_grad()
 def clip_weights(critic: nn.Module, limit: float) -> None:
-    """Keep every parameter within ±``limit``."""
-    for parameter in critic.parameters():
-        parameter.clamp_(-limit, limit)
+    """Keep every parameter within ±``limit`` (WGAN: Arjovsky et al. 2017, algorithm 1); 0 leaves them as they are."""
+    if limit > 0:
+        for parameter in critic.parameters():
+            parameter.clamp_(-limit, limit)
+
+
+PENALTIES: dict[str, type[Penalty]] = {
+    "r1": R1,
+    "r2": R2,
+    "gp": GradientPenalty,
+    "dragan": Dragan,
+    "lecam": LeCam,
+    "consistency": Consistency,
+    "path": PathLength,
+}

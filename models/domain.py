@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from adversarial.games import Recognition
+from adversarial.domains import Prediction
 
 NORMS = ("none", "batch", "spectral")
 
@@ -23,7 +23,7 @@ class CriticConfig:
 
 
 class Recogniser(nn.Module):
-    """Any number of batches ``[N, ...]`` to a ``Recognition`` each; they go through the network as one batch.
+    """Any number of batches ``[N, ...]`` to a ``Prediction`` each; they go through the network as one batch.
 
     ``features`` maps ``[N, ...]`` to one tensor ``[N, d]`` per layer and has their ``sizes``.
     """
@@ -33,11 +33,11 @@ class Recogniser(nn.Module):
         self.features = features
         self.head = nn.Linear(features.sizes[-1], classes)
 
-    def forward(self, *batches: Tensor) -> tuple[Recognition, ...]:
+    def forward(self, *batches: Tensor) -> tuple[Prediction, ...]:
         layers = self.features(torch.cat(batches) if len(batches) > 1 else batches[0])
         sizes = [len(x) for x in batches]
         parts = zip(*(x.split(sizes) for x in (*layers, self.head(layers[-1]))), strict=True)
-        return tuple(Recognition(part[:-1], part[-1]) for part in parts)
+        return tuple(Prediction(part[:-1], part[-1]) for part in parts)
 
 
 class SplitRecogniser(nn.Module):
@@ -64,10 +64,10 @@ class SplitRecogniser(nn.Module):
         self.source.eval()
         return self
 
-    def forward(self, *batches: Tensor) -> tuple[Recognition, ...]:
+    def forward(self, *batches: Tensor) -> tuple[Prediction, ...]:
         networks = (self.source, self.features)[-len(batches) :]
         layers = [tuple(network(x)) for network, x in zip(networks, batches, strict=True)]
-        return tuple(Recognition(x, self.head(x[-1])) for x in layers)
+        return tuple(Prediction(x, self.head(x[-1])) for x in layers)
 
 
 class Critics(nn.Module):

@@ -8,18 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from adversarial.games import (
-    VIEWS,
-    AdaptationGame,
-    Batch,
-    GenerationGame,
-    InvarianceGame,
-    Play,
-    Recognition,
-)
+from adversarial.domains import METHODS, AdaptationGame, InvarianceGame, Prediction
+from adversarial.games import Batch, GenerationGame, Play
 from adversarial.objectives import Objective
-from adversarial.penalties import Gamma
-from adversarial.updates import CHANGED, CRITIC, GENERATOR, RULES, Turn, Weights
+from adversarial.passes import Strengths, Turn
+from adversarial.penalties import CRITIC, GENERATOR, PENALTIES, Consistency, Penalty
+from adversarial.rules import RULES
 from models import dcgan, stylegan2
 
 # Every rule, the alternating one both ways.
@@ -62,10 +56,10 @@ class ToyRecogniser(nn.Module):
     def forward(self, *domains: Tensor):
         return tuple(self._recognise(x) for x in domains)
 
-    def _recognise(self, x: Tensor) -> Recognition:
+    def _recognise(self, x: Tensor) -> Prediction:
         first = self.first(x).tanh()
         last = self.last(first)
-        return Recognition((first, last), self.head(last))
+        return Prediction((first, last), self.head(last))
 
 
 class ToyCritics(nn.Module):
@@ -106,7 +100,7 @@ class MappedGenerator(nn.Module):
 
 def mapped_game(layers: int | None) -> GenerationGame:
     """A game whose generator has path lengths."""
-    game = image_game(memory={"path_mean": torch.tensor(0.3)})
+    game = image_game()
     game.generator = MappedGenerator(layers).double()
     return game
 
@@ -117,28 +111,28 @@ def stylegan_game() -> GenerationGame:
     sizes = {"latent_dim": LATENT, "mapping_layers": 2, "label_layers": 1, "channel_max": 3, "minibatch_std": 1}
     config = stylegan2.Config(**sizes)
     generator, critic = stylegan2.Generator(config, SHAPE, 0).eval(), stylegan2.Critic(config, SHAPE, 0)
-    memory = {"path_mean": torch.tensor(0.3)}
-    return GenerationGame(generator.double(), critic.double(), LATENT, False, True, memory=memory)
+    return GenerationGame(generator.double(), critic.double(), LATENT)
 
 
+# The methods that differ in what their critics are given, and the sizes of that.
+INPUT_METHODS = [name for name, method in METHODS.items() if not (method.split or method.baseline)]
 SIZES = {
-    "features": [4], "layers": [5, 4], "multilinear": [4 * CLASSES], "multilinear_entropy": [4 * CLASSES],
-    "classes": [4] * CLASSES, "margin": [4],
+    "dann": [4], "layers": [5, 4], "cdan": [4 * CLASSES], "cdan_e": [4 * CLASSES], "mada": [4] * CLASSES, "mdd": [4],
 }  # fmt: skip
 
 
-def domain_game(view: str = "features", size: int = 3, dtype: torch.dtype = torch.float64) -> AdaptationGame:
+def domain_game(method: str = "dann", size: int = 3, dtype: torch.dtype = torch.float64) -> AdaptationGame:
     """Domain adaptation of vectors: here the *real* samples are made by the generator side too, and it moves both."""
-    generator, critic = ToyRecogniser(size), ToyCritics(SIZES[view], CLASSES if view == "margin" else 1)
-    weight = 3.0 if view == "margin" else 1.0
-    return AdaptationGame(generator.to(dtype), critic.to(dtype), VIEWS[view], True, source_weight=weight)
+    generator, critic = ToyRecogniser(size), ToyCritics(SIZES[method], CLASSES if method == "mdd" else 1)
+    inputs, weight = METHODS[method].critic_inputs, 3.0 if method == "mdd" else 1.0
+    return AdaptationGame(generator.to(dtype), critic.to(dtype), inputs, source_weight=weight)
 
 
-def invariance_game(view: str = "features", size: int = 3, every_class: bool = False) -> InvarianceGame:
+def invariance_game(method: str = "dann", size: int = 3, every_class: bool = False) -> InvarianceGame:
     """Features that hide which of ``ATTRIBUTES`` a vector has."""
-    return InvarianceGame(
-        ToyRecogniser(size).double(), ToyCritics(SIZES[view], ATTRIBUTES).double(), VIEWS[view], every_class
-    )
+    critics = ToyCritics(SIZES[method], ATTRIBUTES)
+    inputs = METHODS[method].critic_inputs
+    return InvarianceGame(ToyRecogniser(size).double(), critics.double(), inputs, every_class)
 
 
 def image_game(
@@ -198,7 +192,7 @@ def gradients_of(network: nn.Module) -> list[Tensor]:
 
 
 def separate_passes(
-    plan: str, game, objective: Objective, batch: Batch, draw: SeededDraw, weights: Weights = Weights()
+    plan: str, game, objective: Objective, batch: Batch, draw: SeededDraw, strengths: Strengths = Strengths()
 ) -> Gradients:
     """The reference: two plain backward passes, the critic's on detached samples, the generator's through the critic.
 
@@ -209,14 +203,13 @@ def separate_passes(
 
     # The critic's pass.
     play = first.play(batch, draw)
-    real, fake = ([x.detach().requires_grad_() for x in side] for side in (play.real, play.fake))
-    real_scores, fake_scores = _judge(first, real, fake, play)
-    loss = _weighted(objective.critic_loss, objective.pairs, real_scores, fake_scores, play)
-    for scores, x in zip(real_scores, real, strict=True):
-        loss = loss + _textbook_penalty(scores, x, weights.gamma.r1)
-    for scores, x in zip(fake_scores, fake, strict=True):
-        loss = loss + _textbook_penalty(scores, x, weights.gamma.r2)
-    loss = loss + _textbook_regularisers(first, real, fake, real_scores, fake_scores, play, draw, weights.gamma)
+    real, fake = ([x.detach().requires_grad_() for x in samples] for samples in columns(play))
+    scores = _judge(first, real, fake, play)
+    loss = _weighted(objective.critic_loss, objective.pairs, *scores, play)
+    for penalty, gamma in strengths.penalties.items():
+        if name_of(penalty) != "path":
+            textbook = TEXTBOOK[name_of(penalty)]
+            loss = loss + gamma * textbook(penalty, first, real, fake, *scores, play, draw)
     loss.backward()
     critic = gradients_of(first.critic)
 
@@ -225,63 +218,79 @@ def separate_passes(
     if alternating:
         second.critic = copy.deepcopy(first.critic)
     play = second.play(batch, draw.fork("generator") if plan == "alternating-fresh" else draw)
-    needs_real = objective.pairs or any(x.requires_grad for x in play.real)
+    real, fake = columns(play)
+    needs_real = objective.pairs or any(x.requires_grad for x in real)
     if alternating and not needs_real:
-        real_scores, fake_scores = [], [second.critic(_presented(second, *play.fake, play, 1), play.condition)]
+        pair = play.pairs[0]
+        scores = [], [second.critic(_presented(second, pair.fake.samples, pair.fake), pair.fake.condition)]
     else:
-        real_scores, fake_scores = _judge(second, play.real, play.fake, play)
-    loss = _weighted(objective.generator_loss, objective.pairs, real_scores if needs_real else [], fake_scores, play)
-    loss = loss * weights.coefficient
+        scores = _judge(second, real, fake, play)
+    loss = _weighted(objective.generator_loss, objective.pairs, scores[0] if needs_real else [], scores[1], play)
+    loss = loss * strengths.coefficient
     if play.task_loss is not None:
         loss = loss + play.task_loss
-    if weights.gamma.path:
-        loss = loss + _textbook_path_length(second, draw.fork("path"), weights.gamma.path)
+    for penalty, gamma in strengths.penalties.items():
+        if name_of(penalty) == "path":
+            loss = loss + gamma * _textbook_path_length(penalty, second, draw.fork("path"))
     loss.backward()
     return {CRITIC: critic, GENERATOR: gradients_of(second.generator)}
+
+
+def columns(play: Play) -> tuple[list[Tensor], list[Tensor]]:
+    """The real and the fake samples, one entry a critic."""
+    real, fake = zip(*play.pairs, strict=True)
+    return [side.samples for side in real if side], [side.samples for side in fake if side]
+
+
+def name_of(penalty: Penalty) -> str:
+    """The penalty's key in the registry."""
+    (name,) = (name for name, kind in PENALTIES.items() if kind is type(penalty))
+    return name
 
 
 def _weighted(loss: Callable[..., Tensor], pairs: bool, real: list[Tensor], fake: list[Tensor], play: Play) -> Tensor:
     """The loss of each side by itself (of both where they are compared), weighted sample by sample, summed."""
     total = torch.zeros((), dtype=torch.float64)
-    for i in range(max(len(real), len(fake))):
-        r, f = (side[i] if side else None for side in (real, fake))
-        if pairs or not play.weights:
-            a, b = play.weights[i] if play.weights else (1, 1)
-            total = total + ((a + b) / 2 * loss(r, f)).mean()
+    for i, pair in enumerate(play.pairs):
+        r, f = (scores[i] if scores else None for scores in (real, fake))
+        weights = [1.0 if side is None else side.weight for side in pair]
+        if pairs or all(isinstance(weight, float) and weight == 1 for weight in weights):
+            total = total + ((weights[0] + weights[1]) / 2 * loss(r, f)).mean()
             continue
-        for side, score in enumerate((r, f)):
-            if score is not None:
-                alone = loss(score, None) if side == 0 else loss(None, score)
-                total = total + (alone * play.weights[i][side]).sum() / len(score)
+        if r is not None:
+            total = total + (loss(r, None) * pair.real.weight).sum() / len(r)
+        if f is not None:
+            total = total + (loss(None, f) * pair.fake.weight).sum() / len(f)
     return total
 
 
 def _judge(game, real: list[Tensor], fake: list[Tensor], play: Play) -> tuple[list[Tensor], list[Tensor]]:
     """Both sides' scores, by other words than the game's own."""
     if isinstance(game, AdaptationGame):
-        scores = [game.critic(*side) for side in (real, fake)]
-        if play.condition[0] is None:
+        scores = [game.critic(*samples) if samples else [] for samples in (real, fake)]
+        if play.pairs[0].real.condition is None:
             return scores[0], scores[1]
-        return tuple(
-            [_log_odds(logits, label) for logits in side] for side, label in zip(scores, play.condition, strict=True)
-        )
+        labels = play.pairs[0].real.condition, play.pairs[0].fake.condition
+        return tuple([_log_odds(z, label) for z in logits] for logits, label in zip(scores, labels, strict=True))
     if isinstance(game, InvarianceGame):
+        attribute = play.pairs[0].real.condition
         if game.every_class:
-            labels = [(play.condition + k) % ATTRIBUTES for k in range(ATTRIBUTES)]
+            labels = [(attribute + k) % ATTRIBUTES for k in range(ATTRIBUTES)]
             return [torch.stack([_log_odds(z, y) for y in labels], 1) for z in game.critic(*real)], []
-        return [_log_odds(logits, play.condition) for logits in game.critic(*real)], []
-    labels = [] if play.condition is None else [play.condition]
-    real, fake = (_presented(game, *x, play, side) for side, x in enumerate((real, fake)))
+        return [_log_odds(logits, attribute) for logits in game.critic(*real)], []
+    (pair,) = play.pairs
+    labels = [] if pair.real.condition is None else [pair.real.condition]
+    real, fake = (_presented(game, *x, side) for x, side in zip((real, fake), pair, strict=True))
     if not game.together:
         return [game.critic(real, *labels)], [game.critic(fake, *labels)]
     scores = game.critic(torch.cat([real, fake]), *(torch.cat([label, label]) for label in labels))
     return [scores[: len(real)]], [scores[len(real) :]]
 
 
-def _presented(game: GenerationGame, x: Tensor, play: Play, side: int) -> Tensor:
-    """What the critic is given of a side: looked at, and every m-th sample side by side with the m - 1 behind it."""
-    if play.looks is not None:
-        x = play.looks[side](x)
+def _presented(game: GenerationGame, x: Tensor, side) -> Tensor:
+    """What the critic is given of a side: transformed, and every m-th sample side by side with the next m - 1."""
+    if side.transform is not None:
+        x = side.transform(x)
     return torch.cat([x[i :: game.pack] for i in range(game.pack)], dim=1)
 
 
@@ -290,42 +299,49 @@ def _log_odds(logits: Tensor, label: Tensor) -> Tensor:
     return p.log() - (1 - p).log()
 
 
-def _textbook_regularisers(
-    game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw, gamma: Gamma
-) -> Tensor:
-    """All of the critic's penalties but the zero-centred ones, each by its paper's formula."""
-    total = torch.zeros((), dtype=torch.float64)
-    if gamma.lecam:  # Tseng et al. 2021, eq. 4
-        of_real, of_fake = (game.memory[f"lecam_{side}"] / game.memory["lecam_weight"] for side in ("real", "fake"))
-        scores = [_plain(side[0]) for side in (real_scores, fake_scores)]
-        total = total + gamma.lecam * ((scores[0] - of_fake) ** 2 + (scores[1] - of_real) ** 2).mean()
-    if gamma.consistency:  # Zhao et al. 2021, algorithm 2
-        looks = [CHANGED(draw, f"consistency {i}", 1.0) for i in (0, 1)]
-        changed = _judge(game, [looks[0](real[0].detach())], [looks[1](fake[0].detach())], play)
-        for before, (after,) in zip((real_scores[0], fake_scores[0]), changed, strict=True):
-            total = total + gamma.consistency * ((_plain(before) - _plain(after)) ** 2).mean()
-    if gamma.gp:
-        u = draw.uniform("gradient penalty")
-        points = []
-        for r, f in zip(real, fake, strict=True):  # Gulrajani et al. 2017, algorithm 1
-            share = u.reshape(-1, *[1] * (r.ndim - 1))
-            if len(real_scores[0]) < len(r):  # a pack has the share of its first sample
-                share = torch.stack([share[i - i % game.pack] for i in range(len(share))])
-            points.append((share * r + (1 - share) * f).detach().requires_grad_())
-        total = total + gamma.gp * _textbook_unit_slope(game, points, play)
-    if gamma.dragan:  # Kodali et al. 2017, algorithm 1
-        points = [(r + gamma.noise * draw.normal("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
-        total = total + gamma.dragan * _textbook_unit_slope(game, points, play)
-    return total
+# --- the critic's penalties, each by its paper's formula -------------------------------------------------------------
+
+
+def _textbook_r1(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    return sum(_half_squared_slope(scores, x) for scores, x in zip(real_scores, real, strict=True))
+
+
+def _textbook_r2(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    return sum(_half_squared_slope(scores, x) for scores, x in zip(fake_scores, fake, strict=True))
+
+
+def _half_squared_slope(scores: Tensor, x: Tensor) -> Tensor:
+    """1/2 · E‖∂s/∂x‖² (Mescheder et al. 2018, eq. 9)."""
+    (gradient,) = torch.autograd.grad(_plain(scores).sum(), x, create_graph=True)
+    return (gradient**2).sum() / len(scores) / 2
+
+
+def _textbook_gp(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    """Gulrajani et al. 2017, algorithm 1."""
+    u = draw.uniform("gradient penalty")
+    points = []
+    for r, f in zip(real, fake, strict=True):
+        share = u.reshape(-1, *[1] * (r.ndim - 1))
+        if len(real_scores[0]) < len(r):  # a pack has the share of its first sample
+            share = torch.stack([share[i - i % game.pack] for i in range(len(share))])
+        points.append((share * r + (1 - share) * f).detach().requires_grad_())
+    return _textbook_unit_slope(game, points, play)
+
+
+def _textbook_dragan(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    """Kodali et al. 2017, algorithm 1."""
+    points = [(r + penalty.noise * draw.normal("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
+    return _textbook_unit_slope(game, points, play)
 
 
 def _textbook_unit_slope(game, points: list[Tensor], play: Play) -> Tensor:
     """E(‖∂s/∂x̂‖ - 1)² at the points x̂."""
     if isinstance(game, AdaptationGame):
-        scores = _judge(game, points, points, play)[1]
+        scores = _judge(game, [], points, play)[1]
     else:
-        x = _presented(game, points[0], play, 1)
-        scores = [game.critic(x, *([] if play.condition is None else [play.condition]))]
+        fake = play.pairs[0].fake
+        x = _presented(game, points[0], fake)
+        scores = [game.critic(x, *([] if fake.condition is None else [fake.condition]))]
     total = torch.zeros((), dtype=torch.float64)
     for score, x in zip(scores, points, strict=True):
         (gradient,) = torch.autograd.grad(_plain(score).sum(), x, create_graph=True)
@@ -334,8 +350,25 @@ def _textbook_unit_slope(game, points: list[Tensor], play: Play) -> Tensor:
     return total
 
 
-def _textbook_path_length(game: GenerationGame, draw: SeededDraw, gamma: float) -> Tensor:
-    """γ · E(‖J_w^T y‖ - a)² (Karras et al. 2020, StyleGAN2, eq. 4), the Jacobian row by row."""
+def _textbook_lecam(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    """Tseng et al. 2021, eq. 4."""
+    of_real, of_fake = (penalty.state[f"lecam_{side}"] / penalty.state["lecam_weight"] for side in ("real", "fake"))
+    real, fake = _plain(real_scores[0]), _plain(fake_scores[0])
+    return ((real - of_fake) ** 2 + (fake - of_real) ** 2).mean()
+
+
+def _textbook_consistency(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
+    """Zhao et al. 2021, algorithm 2."""
+    changes = [Consistency.change(draw, f"consistency {side}", 1.0) for side in ("real", "fake")]
+    changed = _judge(game, [changes[0](real[0].detach())], [changes[1](fake[0].detach())], play)
+    total = torch.zeros((), dtype=torch.float64)
+    for before, (after,) in zip((real_scores[0], fake_scores[0]), changed, strict=True):
+        total = total + ((_plain(before) - _plain(after)) ** 2).mean()
+    return total
+
+
+def _textbook_path_length(penalty, game: GenerationGame, draw: SeededDraw) -> Tensor:
+    """E(‖J_w^T y‖ - a)² (Karras et al. 2020, StyleGAN2, eq. 4), the Jacobian row by row."""
     w = game.generator.map(draw.normal("latent", (LATENT,)), None)
     images = game.generator.synthesise(w)
     noise = draw.normal("noise", images.shape[1:]) / (images.shape[2] * images.shape[3]) ** 0.5
@@ -344,20 +377,23 @@ def _textbook_path_length(game: GenerationGame, draw: SeededDraw, gamma: float) 
         (slope,) = torch.autograd.grad((images[i] * noise[i]).sum(), w, create_graph=True)
         layers = slope[i].reshape(-1, slope.shape[-1])
         lengths.append(((layers**2).sum(1).mean()) ** 0.5)
-    return gamma * (torch.stack(lengths) - game.memory["path_mean"]).square().mean()
-
-
-def _textbook_penalty(scores: Tensor, x: Tensor, gamma: float) -> Tensor | float:
-    """γ/2 · E‖∂s/∂x‖² (Mescheder et al. 2018, eq. 9)."""
-    if gamma == 0:
-        return 0.0
-    (gradient,) = torch.autograd.grad(_plain(scores).sum(), x, create_graph=True)
-    return gamma / 2 * (gradient**2).sum() / len(scores)
+    return (torch.stack(lengths) - penalty.state["path_mean"]).square().mean()
 
 
 def _plain(score: Tensor) -> Tensor:
-    """The score itself, where there are others beside it."""
+    """The score itself, where it comes with others."""
     return score if score.ndim == 1 else score[:, 0]
+
+
+# The critic's penalties. The generator's, path, has a pass of its own (``_textbook_path_length``).
+TEXTBOOK = {
+    "r1": _textbook_r1,
+    "r2": _textbook_r2,
+    "gp": _textbook_gp,
+    "dragan": _textbook_dragan,
+    "lecam": _textbook_lecam,
+    "consistency": _textbook_consistency,
+}
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
@@ -380,9 +416,27 @@ def assert_same(got: Gradients, want: Gradients, tolerance: float) -> None:
         assert error <= tolerance, f"{player}: relative error {error:.2e} > {tolerance:.0e}"
 
 
-NO_GAMMA, R1, R2, BOTH, GP = Gamma(), Gamma(r1=0.7), Gamma(r2=1.3), Gamma(0.7, 1.3), Gamma(gp=0.9)
-DRAGAN, LECAM, CONSISTENCY = Gamma(dragan=0.9), Gamma(lecam=0.4), Gamma(consistency=0.8)
-ALL_OF_THEM = Gamma(0.7, 1.3, 0.9, 0.8, 0.4, 0.6)
-# What the penalties remember: averages of 0.5 and -0.5 with half the weight behind them.
-MEMORY = {name: torch.tensor(value) for name, value in
-          {"augment_p": 0.6, "lecam_real": 0.25, "lecam_fake": -0.25, "lecam_weight": 0.5}.items()}  # fmt: skip
+# A strength for each penalty of the registry: a penalty that is added needs one here, and a textbook formula above.
+GAMMAS = {"r1": 0.7, "r2": 1.3, "gp": 0.9, "dragan": 0.9, "lecam": 0.4, "consistency": 0.8, "path": 2.0}
+
+
+def penalties(*names: str, **gammas: float) -> dict[Penalty, float]:
+    """Penalties by name with the strengths above, or with other ones by keyword.
+
+    What they keep from former steps: averages of 0.5 and -0.5 with half the weight behind them, and lengths of 0.3.
+    """
+    kept = {"lecam_real": 0.25, "lecam_fake": -0.25, "lecam_weight": 0.5, "path_mean": 0.3}
+    found = {}
+    for name, gamma in {**{name: GAMMAS[name] for name in names}, **gammas}.items():
+        penalty = PENALTIES[name]()
+        for key, value in penalty.state.items():
+            value.fill_(kept[key])
+        found[penalty] = gamma
+    return found
+
+
+class Probability:
+    """The probability of augmentation in the tests' games."""
+
+    def __init__(self, p: float = 0.6):
+        self.state = {"augment_p": torch.tensor(p)}

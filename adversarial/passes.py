@@ -1,0 +1,235 @@
+"""The parts of a step that the update rules share: losses, cuts, derivatives by score, backward passes, reports."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .draws import Draw
+from .games import Batch, Game, Pair, Play, Side, sides_of
+from .objectives import Auxiliary, Objective, own_class
+from .penalties import GENERATOR, SCORES, Penalty, take_slopes
+
+Rounds = Sequence[tuple[Batch, Draw]]
+
+
+class Turn(NamedTuple):
+    """Players whose gradients are ready, and what to log: detached losses (scalars) and scores ``[N]``."""
+
+    players: tuple[str, ...]
+    report: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How much each term counts at one step: γ > 0 of the penalties that are due, λ on the generator's adversarial loss
+    (the critic's own update and the generator side's task loss are not scaled by it), and what the critic's weights are
+    clipped to after each of its steps (0: not at all).
+    """
+
+    penalties: Mapping[Penalty, float] = field(default_factory=dict)
+    coefficient: float = 1.0
+    clip: float = 0.0
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def critic_loss(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Tensor:
+    """The mean over samples, summed over critics, of what the critics minimise."""
+    return _mean_loss(objective.critic_loss, pairs)
+
+
+def generator_loss(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Tensor:
+    """The same of what the generator minimises; not yet times λ."""
+    return _mean_loss(objective.generator_loss, pairs)
+
+
+def _mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
+    total = None
+    for real, fake in pairs:
+        scores = [None if side is None else side.score for side in (real, fake)]
+        weights = [1.0 if side is None else side.weight for side in (real, fake)]
+        mean = loss(*scores, weights).mean()
+        total = mean if total is None else total + mean
+    return total
+
+
+def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """What the generator's loss looks at: fakes, and reals where it compares them or has made them."""
+    if objective.pairs or any(pair.real.samples.requires_grad for pair in pairs):
+        return pairs
+    return [Pair(None, pair.fake) for pair in pairs]
+
+
+# --- the critic's forward --------------------------------------------------------------------------------------------
+
+
+def cut(play: Play, penalties: Mapping[Penalty, float], made: Sequence[Side] = ()) -> None:
+    """Detach the samples: the critics' backward pass ends at them.
+
+    It reaches only those ``made`` by the generator side and those whose slope a penalty takes.
+    """
+    reached = {*made, *(side for penalty in penalties for side in penalty.sloped(play.pairs, ()))}
+    for side in sides_of(play.pairs):
+        side.cut = side.samples.detach().requires_grad_(side in reached)
+
+
+def judge(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> dict[Penalty, list[Pair]]:
+    """Have the critics score the play, and the further points that penalties want scored; take the slopes they need.
+
+    Returns the points of each penalty.
+    """
+    game.judge(play.pairs)
+    points = {penalty: penalty.points(play.pairs, draw) for penalty in penalties}
+    for pairs in points.values():
+        if pairs:
+            game.judge(pairs)
+    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, points[penalty])]
+    if sloped:
+        take_slopes(sloped)
+    return points
+
+
+def penalty_terms(
+    pairs: Sequence[Pair],
+    points: Mapping[Penalty, list[Pair]],
+    penalties: Mapping[Penalty, float],
+    acts_on: tuple[str, ...],
+) -> Tensor | None:
+    """Sum of γ times the terms of the penalties that act on SLOPES, on SCORES, or on either."""
+    return total([gamma * p.term(pairs, points[p]) for p, gamma in penalties.items() if p.acts_on in acts_on])
+
+
+def generator_terms(
+    game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Sum of γ times the generator's own penalties, and what to report of them."""
+    terms, report = [], {}
+    for penalty, gamma in penalties.items():
+        if penalty.acts_on == GENERATOR:
+            term, values = penalty.generator_term(game, play, draw)
+            terms.append(gamma * term)
+            report |= values
+    return total(terms), report
+
+
+# --- derivatives by score --------------------------------------------------------------------------------------------
+
+
+def score_derivatives(
+    objective: Objective | Auxiliary, play: Play, points: Mapping[Penalty, list[Pair]], strengths: Strengths
+) -> tuple[list[Side], Tensor | None, dict[str, Tensor]]:
+    """Set c_i = ∂L_D/∂s_i, penalties on scores included, and g_i = λ ∂L_G/∂s_i on the sides.
+
+    They are derivatives of a few numbers per sample, by autograd on detached scores: no formula per loss. Returns the
+    sides that have c (those of the play, and the points of penalties on scores), those penalties, and the losses.
+    """
+    points = {penalty: pairs for penalty, pairs in points.items() if penalty.acts_on == SCORES}
+    judged = sides_of([*play.pairs, *chain(*points.values())])
+    pairs = with_leaf_scores(play.pairs)
+    leaf_points = {penalty: with_leaf_scores(further) for penalty, further in points.items()}
+    leaves = [side.score for side in sides_of([*pairs, *chain(*leaf_points.values())])]
+
+    of_critic = critic_loss(objective, pairs)
+    on_scores = penalty_terms(pairs, leaf_points, strengths.penalties, (SCORES,))
+    for side, c in zip(judged, torch.autograd.grad(total([of_critic, on_scores]), leaves), strict=True):
+        side.c = c
+
+    of_generator = strengths.coefficient * generator_loss(objective, generator_pairs(objective, pairs))
+    of_play = leaves[: len(sides_of(play.pairs))]
+    # A side that the generator's loss does not look at has a derivative of zero.
+    for side, g in zip(judged, torch.autograd.grad(of_generator, of_play, materialize_grads=True), strict=False):
+        side.g = g
+    return judged, on_scores, {"critic_loss": of_critic, "generator_loss": of_generator}
+
+
+def with_leaf_scores(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs with detached scores, by which a loss can be differentiated."""
+    return [Pair(*(side and replace(side, score=side.score.detach().requires_grad_()) for side in p)) for p in pairs]
+
+
+def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
+    """Put a power of two in the place of every |c_i| below it, on the sides whose g_i / c_i is needed.
+
+    c_i vanishes for an inactive hinge or a saturated sigmoid, where the generator's g_i need not. The floor is
+    2^-17 of what the format resolves beside the batch's largest |c|: 2^-40 of it in float32, 2^-69 in float64. So a
+    floored sample moves the critic's gradient by less than the format can hold, and the generator's is recovered
+    exactly, because scaling by a power of two rounds nothing. Where all c_i vanish, the largest is taken as 2^-40
+    (2^-69): neither the seed nor the ratio then leaves the format's range.
+    """
+    bits = 17 - round(math.log2(torch.finfo(all_sides[0].c.dtype).eps))
+    largest = torch.cat([side.c.flatten().abs() for side in all_sides]).max().clamp(min=2.0**-bits)
+    _, exponent = torch.frexp(largest)  # 2^(exponent - 1) <= largest
+    floor = torch.ldexp(torch.ones_like(largest), exponent - 1 - bits)
+    for side in reversed_sides:
+        side.c = torch.where(side.c.abs() < floor, torch.copysign(floor, side.c), side.c)
+
+
+# --- backward passes -------------------------------------------------------------------------------------------------
+
+
+def backward(roots: Sequence[Tensor | None], seeds: Sequence[Tensor | None], leaves: Sequence[Tensor] | None = None):
+    """Accumulate the gradients of the ``roots`` that are not None, each times its seed (None: a scalar's 1).
+
+    With ``leaves`` into these alone: input gradients that nobody needs are then not computed.
+    """
+    pairs = [(root, seed) for root, seed in zip(roots, seeds, strict=True) if root is not None]
+    torch.autograd.backward([root for root, _ in pairs], [seed for _, seed in pairs], inputs=leaves)
+
+
+def per_sample(ratio: Tensor, x: Tensor) -> Tensor:
+    """A number per score ``[N / m]``, shaped to multiply the m samples ``x`` ``[N, ...]`` of each."""
+    ratio = ratio.repeat_interleave(len(x) // len(ratio))
+    return ratio.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+
+
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No weight gradients are computed inside, and DistributedDataParallel awaits none."""
+    parameters = trainable(network)
+    no_sync = network.no_sync if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        with no_sync():
+            yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def total(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """Sum of the terms that are not None; None without any."""
+    found = [term for term in terms if term is not None]
+    return sum(found[1:], found[0]) if found else None
+
+
+def report(
+    objective: Objective | Auxiliary, play: Play, penalties: Sequence[Tensor | None], **losses: Tensor
+) -> dict[str, Tensor]:
+    """What to log of a turn: losses, the game's own figures, and how the last critic scored either side."""
+    values = {**losses, "penalty": total(penalties), "task_loss": play.task_loss, **play.report}
+    last = play.pairs[-1]
+    for name, side, sign in (("real", last.real, 1), ("fake", last.fake, -1)):
+        if side is None:
+            continue
+        score = values[f"{name}_score"] = own_class(side.score)
+        if objective.boundary is not None and last.fake is not None:  # one of K attributes is not told by a boundary
+            values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
+        if isinstance(objective, Auxiliary):
+            values[f"class_probability_{name}"] = side.score[:, 1].sigmoid().mean()
+    return {name: value.detach() for name, value in values.items() if value is not None}

@@ -1,0 +1,197 @@
+"""The three update rules: how a game becomes parameter gradients. ``docs/idea.py`` is the last one in 30 lines.
+
+A rule is a Python generator. It runs forwards and backwards, and yields a ``Turn`` when the gradients of one or both
+players are in ``parameter.grad``; the caller steps those players' optimisers, clears their gradients and resumes it:
+
+    for turn in alternating(game, objective, rounds):
+        for player in turn.players:
+            optimizers[player].step()
+            optimizers[player].zero_grad()
+
+``rounds`` holds one (batch, draw) per critic update; the last one serves the generator's update as well. All rules
+give the same gradients at the same parameters and draws; they differ in cost. In units of one network forward of a
+batch (|G| = |D|, a layer's input gradient and weight gradient cost one forward each):
+
+    rule                          generator       critic              total
+    alternating, fresh fakes      1 + 1 + 2       2 + 4 + 1 + 1       12
+    alternating, reused fakes     1 + 2           2 + 4 + 1 + 1       11
+    simultaneous                  1 + 2           2 + 4 + 1           10   (real and fake judged apart)
+    single pass                   1 + 2           2 + 4                9
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .draws import Draw
+from .games import Game, Play, Side, sides_of
+from .objectives import Auxiliary, Objective
+from .passes import (
+    Rounds,
+    Strengths,
+    Turn,
+    backward,
+    critic_loss,
+    cut,
+    floor_c,
+    frozen,
+    generator_loss,
+    generator_pairs,
+    generator_terms,
+    judge,
+    penalty_terms,
+    per_sample,
+    report,
+    score_derivatives,
+    total,
+    trainable,
+)
+from .penalties import CRITIC, GENERATOR, SCORES, SLOPES, clip_weights
+
+Rule = Callable[..., Iterator[Turn]]
+
+
+def alternating(
+    game: Game,
+    objective: Objective | Auxiliary,
+    rounds: Rounds,
+    strengths: Strengths = Strengths(),
+    reuse_fakes: bool = False,
+) -> Iterator[Turn]:
+    """The classic: a critic step on detached fakes, then a generator step through a frozen critic.
+
+    ``reuse_fakes`` gives the generator's step the fakes of the last critic step instead of fresh ones.
+    """
+    yield from critic_turns(game, objective, rounds[:-1], strengths)
+
+    batch, draw = rounds[-1]
+    with torch.set_grad_enabled(reuse_fakes):  # only fakes that are reused need the generator's graph
+        play = game.play(batch, draw)
+    yield critic_turn(game, objective, play, draw, strengths)
+    clip_weights(game.critic, strengths.clip)
+
+    if reuse_fakes:
+        for side in sides_of(play.pairs):
+            side.cut = None  # now the backward pass goes on into the generator
+    else:
+        play = game.play(batch, draw.fork("generator"))
+    own_penalty, lengths = generator_terms(game, play, draw, strengths.penalties)
+    with frozen(game.critic):
+        pairs = generator_pairs(objective, play.pairs)
+        game.judge(pairs)
+        loss = strengths.coefficient * generator_loss(objective, pairs)
+        total([loss, play.task_loss, own_penalty]).backward()
+    yield Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
+
+
+def simultaneous(
+    game: Game, objective: Objective | Auxiliary, rounds: Rounds, strengths: Strengths = Strengths()
+) -> Iterator[Turn]:
+    """One shared forward, two backward passes through the critic: one for the samples, one for its parameters.
+
+    Serves every critic, batch-coupled ones too. Both players move from the same point.
+    """
+    yield from critic_turns(game, objective, rounds[:-1], strengths)
+
+    batch, draw = rounds[-1]
+    play = game.play(batch, draw)
+    made = [side for side in sides_of(play.pairs) if side.samples.requires_grad]
+    cut(play, strengths.penalties, made)
+    points = judge(game, play, draw, strengths.penalties)
+    slope_terms = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES,))
+    judged, on_scores, losses = score_derivatives(objective, play, points, strengths)
+
+    sides = sides_of(play.pairs)
+    arrived = torch.autograd.grad(
+        [side.score for side in sides], [side.cut for side in made], [side.g for side in sides], retain_graph=True
+    )
+    roots = [*(side.score for side in judged), slope_terms]
+    backward(roots, [*(side.c for side in judged), None], trainable(game.critic))
+
+    lengths = generator_backward(game, play, draw, strengths, made, arrived)
+    yield Turn((CRITIC, GENERATOR), {**report(objective, play, [slope_terms, on_scores], **losses), **lengths})
+    clip_weights(game.critic, strengths.clip)
+
+
+def single_pass(
+    game: Game, objective: Objective | Auxiliary, rounds: Rounds, strengths: Strengths = Strengths()
+) -> Iterator[Turn]:
+    """One shared forward and one backward for both players: gradient reversal with a ratio per sample.
+
+    Where the critic judges each sample on its own, its backward carries c_i · ∂s_i/∂x_i to fake i (c_i = ∂L_D/∂s_i).
+    Times g_i / c_i (g_i = ∂L_G/∂s_i) that is the gradient of the generator's own loss, whatever the loss: plain
+    gradient reversal is the minimax case, g_i / c_i = -λ. Where a penalty has computed ∂s_i/∂x_i already, g_i times
+    that is the generator's gradient, and no ratio is needed.
+
+    The reversal is placed by cutting the graph at the samples: backward to the cut, multiply, continue into the
+    generator. Wrong for a critic that couples samples: ``coupling.couples_samples`` finds one. Raises ValueError where
+    a sample has several scores from one critic: their gradients cannot be told apart any more at the sample.
+    """
+    yield from critic_turns(game, objective, rounds[:-1], strengths)
+
+    batch, draw = rounds[-1]
+    play = game.play(batch, draw)  # the generator's forward
+    made = [side for side in sides_of(play.pairs) if side.samples.requires_grad]
+    cut(play, strengths.penalties, made)
+    points = judge(game, play, draw, strengths.penalties)  # the critic's forward
+    slope_terms = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES,))
+    judged, on_scores, losses = score_derivatives(objective, play, points, strengths)  # c_i and g_i
+    if any(side.score.ndim > 1 for side in judged):
+        raise ValueError("A single pass needs one score per sample; use the simultaneous or the alternating rule.")
+
+    reversed_sides = [side for side in made if side.slope is None]
+    floor_c(judged, reversed_sides)  # so that g_i / c_i exists
+    roots = [*(side.score for side in judged), slope_terms]
+    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)]
+    backward(roots, [*(side.c for side in judged), None], leaves)  # the one backward pass through the critic
+
+    arrived = []
+    for side in made:
+        if side.slope is None:
+            arrived.append(per_sample(side.g / side.c, side.cut) * side.cut.grad)
+        else:
+            arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
+    lengths = generator_backward(game, play, draw, strengths, made, arrived)  # on into the generator
+    yield Turn((CRITIC, GENERATOR), {**report(objective, play, [slope_terms, on_scores], **losses), **lengths})
+    clip_weights(game.critic, strengths.clip)
+
+
+RULES: dict[str, Rule] = {
+    "alternating": alternating,
+    "simultaneous": simultaneous,
+    "single_pass": single_pass,
+}
+
+
+# --- what the rules share --------------------------------------------------------------------------------------------
+
+
+def critic_turns(game: Game, objective: Objective | Auxiliary, rounds: Rounds, strengths: Strengths) -> Iterator[Turn]:
+    """A turn of the critic alone for each of the rounds."""
+    for batch, draw in rounds:
+        with torch.no_grad():
+            play = game.play(batch, draw)
+        yield critic_turn(game, objective, play, draw, strengths)
+        clip_weights(game.critic, strengths.clip)
+
+
+def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: Draw, strengths: Strengths) -> Turn:
+    """The critic's gradients for what was played."""
+    cut(play, strengths.penalties)
+    points = judge(game, play, draw, strengths.penalties)
+    loss = critic_loss(objective, play.pairs)
+    penalty = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES, SCORES))
+    backward([loss, penalty], [None, None], trainable(game.critic))
+    return Turn((CRITIC,), report(objective, play, [penalty], critic_loss=loss))
+
+
+def generator_backward(
+    game: Game, play: Play, draw: Draw, strengths: Strengths, made: Sequence[Side], arrived: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """From the cut on into the generator side: the gradients that ``arrived`` at the samples it ``made``, together with
+    its own loss and penalties. Returns what to report of those.
+    """
+    own_penalty, lengths = generator_terms(game, play, draw, strengths.penalties)
+    backward([*(side.samples for side in made), play.task_loss, own_penalty], [*arrived, None, None])
+    return lengths
