@@ -12,9 +12,11 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from adversarial.accumulation import accumulated
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
-from adversarial.updates import RULES, Turn, Weights, accumulated
+from adversarial.passes import Strengths, Turn
+from adversarial.rules import RULES
 from utils import errors
 from utils.config import loading as config
 from utils.config.loading import Config
@@ -29,7 +31,6 @@ from utils.training import checkpoint, players, processes
 from utils.training import values as course
 from utils.training.batches import Round, rounds
 from utils.training.checkpoint import Checkpoint
-from utils.training.memory import remember
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup, seed_layers
 
@@ -39,22 +40,22 @@ def loop(
 ) -> int:
     """The training loop. Returns the number of steps done when it ends or a signal stops it."""
     for step in journal.steps():
-        batches, weights = next(feed), course.weights_at(cfg, step)
+        batches, strengths = next(feed), course.strengths_at(cfg, team.penalties, step)
         seed_layers(cfg, step)
         team.adapt(course.learning_rates_at(cfg, step), course.betas_at(cfg, step))
 
         if step not in journal.skipped:
-            for turn in turns(cfg, game, batches, weights):
+            for turn in turns(cfg, game, batches, strengths):
                 journal.note(step, turn)
                 for player in turn.players:
                     team.optimizers[player].step()
                     team.optimizers[player].zero_grad()
-                remember(cfg, team.memory, step, turn)
+                team.update_state(step, turn)
             ema.update(team.average, team.generator, course.ema_decay_at(cfg, step))
 
         done, last, stopped = step + 1, step + 1 == cfg.train.steps, stop.received()
         if due(cfg.log.every, done):
-            journal.tell(done, weights.coefficient)
+            journal.tell(done, strengths.coefficient)
         if due(cfg.checkpoint.every, done) or stopped or last:
             journal.save(done)
         if stopped or last:  # the end is drawn and evaluated by finish
@@ -65,12 +66,12 @@ def loop(
     return journal.begin  # no step was left to do, or none was begun
 
 
-def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> Iterator[Turn]:
+def turns(cfg: Config, game: Game, batches: list[Round], strengths: Strengths) -> Iterator[Turn]:
     """One step as the config's update rule plays it."""
     rule = RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
-    return accumulated(rule, game, objective_of(cfg), batches, weights, cfg.train.accumulate)
+    return accumulated(rule, game, objective_of(cfg), batches, strengths, cfg.train.accumulate)
 
 
 def objective_of(cfg: Config) -> Objective | Auxiliary:
@@ -142,7 +143,7 @@ def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> Non
     bits from the same step of a run that went on.
     """
     before = checkpoint.snapshot(team.networks())
-    for turn in turns(cfg, game, batches, course.weights_at(cfg, 0)):
+    for turn in turns(cfg, game, batches, course.strengths_at(cfg, team.penalties, 0)):
         for player in turn.players:
             team.optimizers[player].zero_grad()
     team.load_tensors(before)

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from adversarial.updates import RULES  # noqa: E402
+from adversarial.rules import RULES  # noqa: E402
 from utils import errors  # noqa: E402
 from utils.config import loading as config  # noqa: E402
 from utils.config.loading import Config  # noqa: E402

@@ -24,11 +24,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from adversarial.draws import Draw
 from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
-from adversarial.updates import RULES
+from adversarial.rules import RULES
 from models import dcgan
-from utils.data.randomness import Draw
 from utils.training.processes import make_deterministic
 
 LATENT = 100

@@ -12,18 +12,19 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from adversarial.accumulation import accumulated
+from adversarial.draws import Draw
 from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
-from adversarial.penalties import Gamma
-from adversarial.updates import RULES, Turn, Weights, accumulated
+from adversarial.passes import Strengths, Turn
+from adversarial.rules import RULES
 from models import dcgan
-from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, mapped_game, spread
-from utils.data.randomness import Draw
+from tests.adversarial.toy_games import CLASSES, LATENT, SHAPE, mapped_game, penalties, spread
 from utils.training.sync_batchnorm import synchronise
 
 SIZE = 12  # of the global batch
-GAMMAS = {"none": Gamma(), "R1": Gamma(r1=0.7), "R1+R2": Gamma(0.7, 1.3), "GP": Gamma(gp=0.9)}
-ALL_GAMMAS = {**GAMMAS, "path": Gamma(path=2), "all": Gamma(0.7, 1.3, 0.9, 0.8, consistency=0.6, path=2)}
+SLOPES = {"none": (), "R1": ("r1",), "R1+R2": ("r1", "r2"), "GP": ("gp",)}
+PENALTIES = {**SLOPES, "path": ("path",), "all": ("r1", "r2", "gp", "dragan", "consistency", "path")}
 PLANS = {**RULES, "reused fakes": partial(RULES["alternating"], reuse_fakes=True)}
 
 
@@ -68,9 +69,9 @@ def error(accelerator: Accelerator, plan: Callable, objective: str, gamma: str, 
     own = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
     def play(pair: tuple[nn.Module, nn.Module], rows: slice, parts: int) -> list[Tensor]:
-        game = GenerationGame(*pair, LATENT, conditional, together, memory={"path_mean": torch.tensor(0.3)})
-        weights = Weights(ALL_GAMMAS[gamma], 0.8)
-        turns = accumulated(plan, game, OBJECTIVES[objective], rounds(rows, steps), weights, parts)
+        game = GenerationGame(*pair, LATENT, conditional, together)
+        strengths = Strengths(penalties(*PENALTIES[gamma]), 0.8)
+        turns = accumulated(plan, game, OBJECTIVES[objective], rounds(rows, steps), strengths, parts)
         return gradients(turns, {"generator": pair[0], "critic": pair[1]})
 
     want = play(twins, slice(0, SIZE), 1)
@@ -83,7 +84,7 @@ def cases() -> Iterator[tuple[str, str, str, dict]]:
     penalties with and without a path length, whose forward goes past the wrapper.
     """
     for plan in PLANS:
-        for gamma in GAMMAS:
+        for gamma in SLOPES:
             yield plan, "relativistic", gamma, {}
         for objective in ("non_saturating", "hinge", "wasserstein", "least_squares", "minimax"):
             yield plan, objective, "R1+R2", {"critic_steps": 2}
@@ -92,7 +93,7 @@ def cases() -> Iterator[tuple[str, str, str, dict]]:
         for gamma in ("none", "R1", "path", "all"):  # "none": a step between lazy penalties
             yield plan, "hinge", gamma, {"mapped": True}
         if plan != "reused fakes":
-            for gamma in GAMMAS:
+            for gamma in SLOPES:
                 yield plan, "relativistic", gamma, {"parts": 3, "critic_steps": 2}
             yield plan, "hinge", "all", {"mapped": True, "parts": 3}
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 import evaluate
 import sample
 import train
+from adversarial.rules import RULES
 from adversarial.schedules import scheduled
-from adversarial.updates import RULES
 from tests import runs
 from tests.runs import ROOT, fingerprint, signal_at
 from utils.data import domains

@@ -53,7 +53,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 NETWORKS = ["generator", "critic", "generator_ema"]
-FILES = [*NETWORKS, "generator_optimizer", "critic_optimizer", "memory", "state.json", "manifest.json"]
+FILES = [*NETWORKS, "generator_optimizer", "critic_optimizer", "scalars", "state.json", "manifest.json"]
 DAMAGE = {
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import train
-from adversarial.updates import RULES
+from adversarial.rules import RULES
 from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at
 from utils.config import loading as config
 from utils.data import datasets, domains

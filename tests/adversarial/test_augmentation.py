@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline, resamples
-from adversarial.updates import CHANGED
+from adversarial.draws import Draw
+from adversarial.penalties import Consistency
 from tests.adversarial.toy_games import SeededDraw
-from utils.data.randomness import Draw
 
 R3GAN = {"blit": 1.0, "geometry": 1.0, "colour": 0.5, "cutout": 1.0}
 ALL = {
@@ -53,28 +53,28 @@ class Fixed:
 @pytest.mark.parametrize("channels", [1, 3])
 @every_augmentation
 def test_first_and_second_derivatives(name, channels):
-    look = ALL[name](SeededDraw(2), "augment", 0.8)
+    transform = ALL[name](SeededDraw(2), "augment", 0.8)
     x = images(2, channels, 4).requires_grad_()
-    assert torch.autograd.gradcheck(look, (x,))
-    assert torch.autograd.gradgradcheck(lambda x: look(x).pow(3), (x,))
+    assert torch.autograd.gradcheck(transform, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: transform(x).pow(3), (x,))
 
 
 @every_augmentation
 def test_linear_with_a_constant(name):
     """Each is an affine map of an image: so the gradient's norm tells nothing of the image itself."""
-    look = ALL[name](SeededDraw(3), "augment", 0.8)
+    transform = ALL[name](SeededDraw(3), "augment", 0.8)
     x, y = images(3), images(3).flip(0)
-    middle = look((x + y) / 2)
-    torch.testing.assert_close(middle, (look(x) + look(y)) / 2, rtol=1e-12, atol=1e-12)
+    middle = transform((x + y) / 2)
+    torch.testing.assert_close(middle, (transform(x) + transform(y)) / 2, rtol=1e-12, atol=1e-12)
 
 
 @every_augmentation
 def test_a_sample_depends_on_no_other(name):
-    look = ALL[name](SeededDraw(4), "augment", 0.8)
+    transform = ALL[name](SeededDraw(4), "augment", 0.8)
     x = images(4)
     other = x.clone()
     other[1:] = -other[1:]
-    assert torch.equal(look(x)[0], look(other)[0])
+    assert torch.equal(transform(x)[0], transform(other)[0])
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -172,7 +172,7 @@ def test_what_a_consistent_critic_should_not_mind(u, mirrored):
     draw = Fixed(2, c_mirror=[u], c_translation=[0.9, 0.3])
     want = torch.zeros_like(x)
     want[..., :-1, 2:] = (x.flip(3) if mirrored else x)[..., 1:, :-2]
-    assert torch.equal(CHANGED(draw, "c", 1.0)(x), want)
+    assert torch.equal(Consistency.change(draw, "c", 1.0)(x), want)
 
 
 @pytest.mark.parametrize("size", [8, 9])

@@ -1,4 +1,4 @@
-"""The work of each rule: forward calls and FLOPs, counted, against the unit costs of ``adversarial.updates``."""
+"""The work of each rule: forward calls and FLOPs, counted, against the unit costs of ``adversarial.rules``."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
-from adversarial.penalties import Gamma
-from adversarial.updates import Weights
+from adversarial.passes import Strengths
+from adversarial.penalties import PENALTIES
 from models import dcgan
 from tests.adversarial.toy_games import PLANS, SeededDraw, image_batch, image_game, play_turns
 
@@ -45,11 +45,16 @@ class Flops(FlopCounterMode):
         self.mod_tracker.__exit__ = lambda *_: None
 
 
-def flops(plan: str, objective: str = "non_saturating", gamma: Gamma = Gamma(), together: bool | None = None) -> int:
+def flops(
+    plan: str, objective: str = "non_saturating", names: tuple[str, ...] = (), together: bool | None = None
+) -> int:
     game = dcgan_pair(plan != "simultaneous" if together is None else together)  # as train.py plays it
     rounds = [(Batch(torch.randn(N, 3, 32, 32)), SeededDraw(N, dtype=torch.float32))]
     with Flops() as counter:
-        play_turns(PLANS[plan](game, OBJECTIVES[objective], rounds, Weights(gamma)), game)
+        play_turns(
+            PLANS[plan](game, OBJECTIVES[objective], rounds, Strengths({PENALTIES[name](): 1.0 for name in names})),
+            game,
+        )
     return counter.get_total_flops()
 
 
@@ -102,7 +107,7 @@ def test_shared_forward_without_coefficients_costs_a_sixth_less():
 
 
 def test_a_pass_with_both_penalties_saves_a_quarter():
-    cost = {plan: flops(plan, "relativistic", Gamma(1, 1)) for plan in PLANS}
+    cost = {plan: flops(plan, "relativistic", ("r1", "r2")) for plan in PLANS}
     assert cost["single_pass"] / cost["alternating-fresh"] <= 0.77
 
 
@@ -110,12 +115,12 @@ def test_a_pass_with_both_penalties_saves_a_quarter():
 # costs 1, and a backward pass through it 2. Points of their own cost a forward and its backward of 2 on top, and the
 # slope's backward goes once more through the forward. A relativistic generator's own turn judges the reals, too.
 PENALISED = {
-    # name: (objective, γ, more by the penalty, more where the generator has a turn of its own)
-    "r1": ("non_saturating", Gamma(r1=1), 3, 0),
-    "r1+r2": ("relativistic", Gamma(1, 1), 6, 1),
-    "gp": ("wasserstein", Gamma(gp=1), 6, 0),
-    "dragan": ("non_saturating", Gamma(dragan=1), 6, 0),
-    "consistency": ("hinge", Gamma(consistency=1), 6, 0),
+    # name: (objective, penalties, more by the penalty, more where the generator has a turn of its own)
+    "r1": ("non_saturating", ("r1",), 3, 0),
+    "r1+r2": ("relativistic", ("r1", "r2"), 6, 1),
+    "gp": ("wasserstein", ("gp",), 6, 0),
+    "dragan": ("non_saturating", ("dragan",), 6, 0),
+    "consistency": ("hinge", ("consistency",), 6, 0),
 }
 # Single pass to alternating with (fresh, reused) fakes, as counted; the unit costs say 12/15, 15/19, 15/18 and so on.
 RATIOS = {
@@ -130,9 +135,9 @@ RATIOS = {
 @pytest.mark.parametrize("penalty", PENALISED)
 def test_what_penalties_cost(penalty):
     """Within 4 % of the unit costs: |G| is 8 % more than |D|, and first layers need no gradient of their inputs."""
-    objective, gamma, more, own_turn = PENALISED[penalty]
+    objective, names, more, own_turn = PENALISED[penalty]
     critic = forward_flops(dcgan_pair().critic, torch.randn(N, 3, 32, 32))
-    cost = {plan: flops(plan, objective, gamma, together=False) / critic for plan in PLANS}
+    cost = {plan: flops(plan, objective, names, together=False) / critic for plan in PLANS}
     for plan, measured in cost.items():
         units = UNITS[plan] + more + (own_turn if plan.startswith("alternating") else 0)
         assert measured == pytest.approx(units, rel=0.04), plan

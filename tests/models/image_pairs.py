@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adversarial.games import couples_samples
-from adversarial.penalties import input_gradients
+from adversarial.coupling import couples_samples
 
 
 def parameters(network: nn.Module) -> int:
@@ -32,8 +31,9 @@ def check_second_derivative(critic: nn.Module, x: Tensor, label: Tensor | None) 
 
     def penalty() -> Tensor:
         leaf = x.detach().requires_grad_()
-        (gradient,) = input_gradients([critic(leaf, label)], [leaf])
-        return gradient.square().sum()
+        side = Side(leaf, score=critic(leaf, label), cut=leaf)
+        take_slopes([side])
+        return side.slope.square().sum()
 
     parameter = max(critic.parameters(), key=lambda p: p.numel())
     direction = torch.randn_like(parameter)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from adversarial.games import couples_samples
+from adversarial.coupling import couples_samples
 from models.resnet_gan import LAYOUTS, Attention, Config, Critic, Generator, Norm, Table
 from tests.models.image_pairs import away_from_zero, parameters
 

@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from adversarial import augmentation
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import PENALTIES
+from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
-from adversarial.updates import RULES
 from models import FAMILIES, dcgan
 from utils.data.datasets import DataConfig
 from utils.errors import UserError, check_name, nearest
@@ -79,10 +79,12 @@ class PenaltyConfig:
     r2: float = 0.0  # the same over fakes
     gp: float = 0.0  # γ of WGAN-GP's γ·E(|∂s/∂x| - 1)² between reals and fakes; 10 in its paper
     dragan: float = 0.0  # γ of the same beside reals (DRAGAN); 10 in its paper
-    dragan_noise: float = 0.25  # how far beside them: the noise's deviation in each number of a sample
+    dragan_noise: float = 0.25  # standard deviation of the noise around reals
     lecam: float = 0.0  # γ of LeCam's E(s - α)² on scores, α the other side's moving average; 0.01 to 0.3 in its paper
     consistency: float = 0.0  # γ of bCR's E(s(x) - s(T x))², T mirrors and shifts images; 10 in its paper
     path: float = 0.0  # γ of the generator's path length penalty (StyleGAN2); 2 in its paper
+    lecam_decay: float = 0.99  # of LeCam's moving averages, per critic step
+    path_decay: float = 0.99  # of the moving average of path lengths
     clip: float = 0.0  # limit of the critic's weights after each of its steps (WGAN); 0.01 in its paper; 0: off
     every: dict[str, int] = field(default_factory=dict)  # lazy: {r1: 16} applies R1 every 16th step, 16 times as strong
     schedule: dict[str, str] = field(default_factory=dict)  # of γ over the run, {r1: name in schedules.SCHEDULES}

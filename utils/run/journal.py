@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adversarial.updates import Turn
+from adversarial.passes import Turn
 from utils import pictures
 from utils.config.loading import Config, identity, to_yaml
 from utils.errors import UserError

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from adversarial.augmentation import augmentation, resamples
-from adversarial.games import Game, GenerationGame, couples_samples
-from adversarial.penalties import input_gradients, zero_centred
+from adversarial.coupling import couples_samples
+from adversarial.games import Game, GenerationGame, Side
+from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
 from utils.config.loading import Config, penalised_slope
@@ -103,7 +104,7 @@ class Generation:
             _check_compiled(config, coupled, critic, *_probe(config, data, count, accelerator.device), accelerator)
         return GenerationGame(
             generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
-            augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
+            augment=augmentation(config.augment.name, config.augment.policy), probability=players.probability,
         )  # fmt: skip
 
     def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
@@ -210,9 +211,10 @@ def _check_compiled(
     try:
         with accelerator.no_sync(critic):
             x = inputs.requires_grad_()
-            (slope,) = input_gradients([critic(x, label)], [x])
+            side = Side(x, score=critic(x, label), cut=x)
+            take_slopes([side])
         learning = [parameter for parameter in critic.parameters() if parameter.requires_grad]
-        torch.autograd.grad(zero_centred(slope).mean(), learning, allow_unused=True)
+        torch.autograd.grad(zero_centred(side.slope.flatten(1)).mean(), learning, allow_unused=True)
     except (RuntimeError, TorchDynamoException) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"{what}{config.model.name} ({reason}); use train.compile=false.") from error

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from adversarial.draws import Draw, rng
 from adversarial.games import Batch
 from utils.config.loading import Config
 from utils.data.datasets import Resident, Samples, Streamed, to_images
-from utils.data.randomness import Draw, rng
 from utils.errors import UserError
 from utils.training.processes import memory_format
 

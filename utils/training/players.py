@@ -1,27 +1,31 @@
-"""The players of a run: both networks, the generator's average, both optimisers, the game's memory; and their form in
+"""The players of a run: both networks, the generator's average, both optimisers, what penalties and
+augmentation keep from step to step; and their form in
 a checkpoint.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from accelerate.utils import reduce
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from adversarial import memory
 from adversarial.compiled import with_slope
-from adversarial.games import Memory
+from adversarial.games import Stateful
+from adversarial.passes import Turn
+from adversarial.penalties import Penalty
 from utils.config.loading import Config, OptimizerConfig, penalised_slope
 from utils.errors import UserError
 from utils.training import average as ema
 from utils.training import checkpoint
 from utils.training.checkpoint import Checkpoint, Tensors
-from utils.training.memory import keepers
 from utils.training.processes import memory_format
+from utils.training.regularisers import penalties_of, probability_of
 from utils.training.sync_batchnorm import synchronise
 
 WEIGHTS = ("ema", "raw", "best")  # the average, the last step's, the average at the step that was chosen
@@ -31,13 +35,31 @@ Networks = Callable[[Config, State], tuple[nn.Module, nn.Module]]
 
 @dataclass(frozen=True)
 class Players:
-    """Networks without any wrapper, and what goes with them; ``memory`` is the game's."""
+    """Networks without any wrapper, and what goes with them: the generator's average, optimisers, the penalties in use
+    by name, and what moves the probability of augmentation (None where nothing does).
+    """
 
     generator: nn.Module
     critic: nn.Module
     average: nn.Module
     optimizers: dict[str, torch.optim.Optimizer]
-    memory: Memory
+    penalties: dict[str, Penalty]
+    probability: Stateful | None
+
+    @property
+    def stateful(self) -> list[Stateful]:
+        """What keeps scalars from step to step."""
+        return [*self.penalties.values(), *([] if self.probability is None else [self.probability])]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """These scalars, by name."""
+        return {name: value for keeper in self.stateful for name, value in keeper.state.items()}
+
+    def update_state(self, step: int, turn: Turn) -> None:
+        """Take in a turn whose players have moved; statistics are means over all processes."""
+        for keeper in self.stateful:
+            keeper.update(step, turn.players, turn.report, partial(reduce, reduction="mean"))
 
     def tensors(self) -> Tensors:
         """Everything that training changes, by file name."""
@@ -45,7 +67,7 @@ class Players:
             **self.networks(),
             "generator_optimizer": checkpoint.optimizer_tensors(self.optimizers["generator"], self.generator),
             "critic_optimizer": checkpoint.optimizer_tensors(self.optimizers["critic"], self.critic),
-            **({"memory": self.memory} if self.memory else {}),
+            **({"scalars": self.state} if self.state else {}),
         }
 
     def networks(self) -> Tensors:
@@ -64,13 +86,15 @@ class Players:
             stepped = saved.state["step"] > len(saved.state.get("skipped", ())) and _moment(optimizer)
             if stepped and not moments <= saved.tensors.get(f"{name}_optimizer", {}).keys():
                 raise UserError(f"{saved.path}/{name}_optimizer.safetensors lacks moments of the {name}'s parameters.")
-        if lacking := self.memory.keys() ^ saved.tensors.get("memory", {}).keys():
-            raise UserError(f"{saved.path}/memory.safetensors does not fit the game: {', '.join(sorted(lacking))}.")
+        # Earlier versions called the file "memory".
+        scalars, state = saved.tensors.get("scalars", saved.tensors.get("memory", {})), self.state
+        if lacking := state.keys() ^ scalars.keys():
+            raise UserError(f"{saved.path}/scalars.safetensors does not fit the game: {', '.join(sorted(lacking))}.")
         self.load_tensors(saved.tensors)
         for name, optimizer in self.optimizers.items():
             checkpoint.load_optimizer(optimizer, networks[name], saved.tensors.get(f"{name}_optimizer", {}))
-        for name, value in self.memory.items():
-            value.copy_(saved.tensors["memory"][name])
+        for name, value in state.items():
+            value.copy_(scalars[name])
 
     def load_networks(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's networks alone; nothing is changed unless all of them fit."""
@@ -107,7 +131,13 @@ def build(config: Config, generator: nn.Module, critic: nn.Module, device: torch
         "generator": _optimizer(config.optimizer, generator, config.optimizer.generator_lr),
         "critic": _optimizer(config.optimizer, critic, config.optimizer.critic_lr),
     }
-    return Players(generator, critic, ema.averaged(generator), optimizers, memory.start(keepers(config), device))
+    players = Players(
+        generator, critic, ema.averaged(generator), optimizers, penalties_of(config), probability_of(config)
+    )
+    for keeper in players.stateful:
+        for name, value in keeper.state.items():
+            keeper.state[name] = value.to(device)
+    return players
 
 
 def _optimizer(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:

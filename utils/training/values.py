@@ -1,8 +1,8 @@
-"""The course of a run: what a config's schedules, warm-ups and burn-in give at a step. Pure functions of the two."""
+"""Values at a step: what a config's schedules, warm-ups and burn-in give. Pure functions of config and step."""
 
-from adversarial.penalties import PENALTIES, Gamma
+from adversarial.passes import Strengths
+from adversarial.penalties import CRITIC, GENERATOR, Penalty
 from adversarial.schedules import burn_in, ema_decay, scheduled
-from adversarial.updates import CRITIC, GENERATOR, Weights
 from utils.config.loading import Config
 
 
@@ -22,25 +22,20 @@ def betas_at(cfg: Config, step: int) -> tuple[float, float]:
     return beta1, _burned_in(cfg, cfg.burn_in.beta2, beta2, step)
 
 
-def weights_at(cfg: Config, step: int) -> Weights:
-    """γ of the penalties that are due, and λ."""
+def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Strengths:
+    """γ of those of the ``penalties`` that are due, λ, and what weights are clipped to."""
     penalty, update = cfg.penalty, cfg.update
-    gammas = {name: _gamma(cfg, name, step) for name in PENALTIES}
-    return Weights(
-        Gamma(**gammas, clip=penalty.clip, noise=penalty.dragan_noise),
-        scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup),
-    )
-
-
-def _gamma(cfg: Config, name: str, step: int) -> float:
-    # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and betas
-    # stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
-    penalty = cfg.penalty
-    every, schedule = penalty.every.get(name, 1), penalty.schedule.get(name, "constant")
-    if step % every:
-        return 0.0
-    strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
-    return strength * scheduled(getattr(penalty, name), schedule, step, cfg.train.steps)
+    gammas = {}
+    for name, kind in penalties.items():
+        # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
+        # betas stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
+        every = penalty.every.get(name, 1)
+        if step % every == 0:
+            strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
+            schedule = penalty.schedule.get(name, "constant")
+            gammas[kind] = strength * scheduled(vars(penalty)[name], schedule, step, cfg.train.steps)
+    coefficient = scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup)
+    return Strengths(gammas, coefficient, penalty.clip)
 
 
 def augment_p_at(cfg: Config, step: int) -> float:

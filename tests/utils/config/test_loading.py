@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import PENALTIES
+from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
-from adversarial.updates import RULES
 from models import FAMILIES
 from utils.config.loading import (
     OPTIMIZERS,

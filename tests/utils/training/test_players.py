@@ -253,16 +253,16 @@ def test_points_have_players_too(config):
 def test_what_the_game_remembers_is_saved_and_restored_in_place(config, tmp_path):
     config.augment.name = "ada"
     team, other = trained(config), built(config)
-    team.memory["augment_p"].fill_(0.25)
+    team.state["augment_p"].fill_(0.25)
     checkpoint.save(tmp_path, 1, team.tensors(), {})
-    kept = other.memory["augment_p"]
+    kept = other.state["augment_p"]
     other.restore(checkpoint.newest(tmp_path, print))
     assert kept.item() == 0.25
     assert same(flat(team), flat(other))
 
 
-def test_memory_that_does_not_fit_is_refused(config, tmp_path):
+def test_state_that_does_not_fit_is_refused(config, tmp_path):
     checkpoint.save(tmp_path, 1, trained(config).tensors(), {})
     config.augment.name = "ada"
-    with pytest.raises(UserError, match=r"memory\.safetensors does not fit the game: augment_p"):
+    with pytest.raises(UserError, match=r"scalars\.safetensors does not fit the game: augment_p"):
         built(config).restore(checkpoint.newest(tmp_path, print))

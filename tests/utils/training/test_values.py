@@ -6,7 +6,15 @@ import pytest
 
 from tests.runs import ROOT
 from utils.config import loading as config
-from utils.training import values as course
+from utils.training import values
+from utils.training.regularisers import penalties_of
+
+
+def gammas(cfg: config.Config, step: int) -> dict[str, float]:
+    """γ by name; 0 for those that are not due."""
+    penalties = penalties_of(cfg)
+    given = values.strengths_at(cfg, penalties, step).penalties
+    return {name: given.get(penalty, 0) for name, penalty in penalties.items()}
 
 
 def test_every_penalty_has_a_pace_and_a_schedule_of_its_own():
@@ -14,15 +22,16 @@ def test_every_penalty_has_a_pace_and_a_schedule_of_its_own():
     keys = ["penalty.r1=2", "penalty.every.r1=4", "penalty.path=3", "penalty.every.path=2", "penalty.clip=0.5"]
     keys += ["penalty.gp=1", "penalty.schedule={r1: linear_decay, path: linear_decay}", "train.steps=8"]
     cfg = config.load(ROOT / "configs/digits.yaml", keys)
-    gammas = [course.weights_at(cfg, step).gamma for step in range(8)]
-    assert [gamma.r1 for gamma in gammas] == [8, 0, 0, 0, 4, 0, 0, 0]
-    assert [gamma.path for gamma in gammas] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
-    assert {(gamma.gp, gamma.clip) for gamma in gammas} == {(1, 0.5)}
+    found = [gammas(cfg, step) for step in range(8)]
+    assert [gamma["r1"] for gamma in found] == [8, 0, 0, 0, 4, 0, 0, 0]
+    assert [gamma["path"] for gamma in found] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
+    assert {gamma["gp"] for gamma in found} == {1}
+    assert {values.strengths_at(cfg, {}, step).clip for step in range(8)} == {0.5}
 
 
 def test_warm_up_of_the_coefficient():
     cfg = config.load(ROOT / "configs/ring.yaml", ["update.coefficient=2", "update.warmup=4"])
-    assert [course.weights_at(cfg, step).coefficient for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [values.strengths_at(cfg, {}, step).coefficient for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
 
 
 def test_burn_in_of_r3gan():
@@ -37,20 +46,19 @@ def test_burn_in_of_r3gan():
         (10**6, 5e-5, 0.99, 5e6, 0.005, 0.55),
     ):
         near = partial(pytest.approx, rel=1e-4)
-        assert course.learning_rates_at(cfg, step) == {"generator": near(lr), "critic": near(lr)}
-        assert course.betas_at(cfg, step) == (0, near(beta2))
-        assert course.ema_decay_at(cfg, step) == near(0.5 ** (512 / half_life) if half_life else 0)
-        weights = course.weights_at(cfg, step).gamma
-        assert (weights.r1, weights.r2, weights.gp) == (near(gamma), near(gamma), 0)
-        assert course.augment_p_at(cfg, step) == near(p)
+        assert values.learning_rates_at(cfg, step) == {"generator": near(lr), "critic": near(lr)}
+        assert values.betas_at(cfg, step) == (0, near(beta2))
+        assert values.ema_decay_at(cfg, step) == near(0.5 ** (512 / half_life) if half_life else 0)
+        assert gammas(cfg, step) == {"r1": near(gamma), "r2": near(gamma)}
+        assert values.augment_p_at(cfg, step) == near(p)
 
 
 def test_without_burn_in_nothing_changes():
     cfg = config.load(ROOT / "configs/ring.yaml", ["optimizer.schedule=constant"])
-    assert course.learning_rates_at(cfg, 0) == {"generator": 0.008, "critic": 0.008}
-    assert course.betas_at(cfg, 0) == (0, 0.99)
-    assert course.weights_at(cfg, 0).gamma.r1 == 0.02
-    assert course.augment_p_at(cfg, 0) == cfg.augment.p
+    assert values.learning_rates_at(cfg, 0) == {"generator": 0.008, "critic": 0.008}
+    assert values.betas_at(cfg, 0) == (0, 0.99)
+    assert gammas(cfg, 0)["r1"] == 0.02
+    assert values.augment_p_at(cfg, 0) == cfg.augment.p
 
 
 def test_warm_up_and_schedule_go_on_under_the_burn_in():
@@ -58,5 +66,5 @@ def test_warm_up_and_schedule_go_on_under_the_burn_in():
     keys = ["augment.p=0.5", "augment.schedule=linear_decay", "train.steps=8", "train.batch_size=1", "penalty.r2=2"]
     keys += ["burn_in.images=2", "burn_in.gamma=3", "augment.name=scheduled", "burn_in.augment_p=0.1"]
     cfg = config.load(ROOT / "configs/digits.yaml", keys)
-    assert [course.augment_p_at(cfg, step) for step in (0, 1, 2, 4, 8)] == pytest.approx([0.1, 0.26875, 0.375, 0.25, 0])
-    assert [course.weights_at(cfg, step).gamma.r2 for step in range(4)] == [6, 4, 2, 2]
+    assert [values.augment_p_at(cfg, step) for step in (0, 1, 2, 4, 8)] == pytest.approx([0.1, 0.26875, 0.375, 0.25, 0])
+    assert [gammas(cfg, step)["r2"] for step in range(4)] == [6, 4, 2, 2]
