@@ -10,7 +10,7 @@ sides as it goes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -77,12 +77,25 @@ def sides_of(pairs: Sequence[Pair]) -> list[Side]:
 @dataclass(eq=False)
 class Play:
     """One forward of the generator side: a pair for each critic, the generator side's own loss if it has one (a
-    scalar), and what the game wants logged (detached scalars).
+    scalar), and what is to be logged of it.
+
+    ``points`` are further samples that penalties have had judged, by penalty.
     """
 
     pairs: list[Pair]
     task_loss: Tensor | None = None
     report: dict[str, Tensor] = field(default_factory=dict)
+    points: dict[Any, list[Pair]] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> list[Side]:
+        """The sides that are played."""
+        return sides_of(self.pairs)
+
+    @property
+    def made(self) -> list[Side]:
+        """The sides that the generator side has made, with a graph behind them: they can be pushed around."""
+        return [side for side in self.sides if side.samples.requires_grad]
 
 
 class Game(Protocol):

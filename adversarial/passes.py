@@ -70,88 +70,85 @@ def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> 
 # --- the critic's forward --------------------------------------------------------------------------------------------
 
 
-def cut(play: Play, penalties: Mapping[Penalty, float], made: Sequence[Side] = ()) -> None:
+def cut(play: Play, penalties: Mapping[Penalty, float], reached: Sequence[Side] = ()) -> None:
     """Detach the samples: the critics' backward pass ends at them.
 
-    It reaches only those ``made`` by the generator side and those whose slope a penalty takes.
+    A gradient arrives only at the sides named in ``reached`` and at those whose slope a penalty takes.
     """
-    reached = {*made, *(side for penalty in penalties for side in penalty.sloped(play.pairs, ()))}
-    for side in sides_of(play.pairs):
-        side.cut = side.samples.detach().requires_grad_(side in reached)
+    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, ())]
+    for side in play.sides:
+        side.cut = side.samples.detach().requires_grad_(side in sloped or side in reached)
 
 
-def judge(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> dict[Penalty, list[Pair]]:
-    """Have the critics score the play, and the further points that penalties want scored; take the slopes they need.
-
-    Returns the points of each penalty.
-    """
+def judge(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> None:
+    """Have the critics score the play, and the further points that penalties want scored; take the slopes they need."""
     game.judge(play.pairs)
-    points = {penalty: penalty.points(play.pairs, draw) for penalty in penalties}
-    for pairs in points.values():
-        if pairs:
-            game.judge(pairs)
-    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, points[penalty])]
+    for penalty in penalties:
+        play.points[penalty] = penalty.points(play.pairs, draw)
+        if play.points[penalty]:
+            game.judge(play.points[penalty])
+    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, play.points[penalty])]
     if sloped:
         take_slopes(sloped)
-    return points
 
 
-def penalty_terms(
-    pairs: Sequence[Pair],
-    points: Mapping[Penalty, list[Pair]],
-    penalties: Mapping[Penalty, float],
-    acts_on: tuple[str, ...],
-) -> Tensor | None:
-    """Sum of γ times the terms of the penalties that act on SLOPES, on SCORES, or on either."""
-    return total([gamma * p.term(pairs, points[p]) for p, gamma in penalties.items() if p.acts_on in acts_on])
+def penalty_terms(play: Play, penalties: Mapping[Penalty, float], *acts_on: str) -> Tensor | None:
+    """Sum of γ times the terms of the penalties that act on SLOPES, on SCORES, or on either; it is reported."""
+    chosen = [(penalty, gamma) for penalty, gamma in penalties.items() if penalty.acts_on in acts_on]
+    terms = total([gamma * penalty.term(play.pairs, play.points[penalty]) for penalty, gamma in chosen])
+    if terms is not None:
+        play.report["penalty"] = terms + play.report.get("penalty", 0)
+    return terms
 
 
-def generator_terms(
-    game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]
-) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Sum of γ times the generator's own penalties, and what to report of them."""
-    terms, report = [], {}
+def generator_terms(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> Tensor | None:
+    """Sum of γ times the generator's own penalties; what they measure is reported."""
+    terms = []
     for penalty, gamma in penalties.items():
         if penalty.acts_on == GENERATOR:
             term, values = penalty.generator_term(game, play, draw)
             terms.append(gamma * term)
-            report |= values
-    return total(terms), report
+            play.report |= values
+    return total(terms)
 
 
 # --- derivatives by score --------------------------------------------------------------------------------------------
 
 
-def score_derivatives(
-    objective: Objective | Auxiliary, play: Play, points: Mapping[Penalty, list[Pair]], strengths: Strengths
-) -> tuple[list[Side], Tensor | None, dict[str, Tensor]]:
+def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: Strengths) -> list[Side]:
     """Set c_i = ∂L_D/∂s_i, penalties on scores included, and g_i = λ ∂L_G/∂s_i on the sides.
 
     They are derivatives of a few numbers per sample, by autograd on detached scores: no formula per loss. Returns the
-    sides that have c (those of the play, and the points of penalties on scores), those penalties, and the losses.
+    sides that have c: those of the play, and the points of penalties on scores.
     """
-    points = {penalty: pairs for penalty, pairs in points.items() if penalty.acts_on == SCORES}
-    judged = sides_of([*play.pairs, *chain(*points.values())])
-    pairs = with_leaf_scores(play.pairs)
-    leaf_points = {penalty: with_leaf_scores(further) for penalty, further in points.items()}
-    leaves = [side.score for side in sides_of([*pairs, *chain(*leaf_points.values())])]
-
-    of_critic = critic_loss(objective, pairs)
-    on_scores = penalty_terms(pairs, leaf_points, strengths.penalties, (SCORES,))
+    leaf = with_leaf_scores(play)
+    of_critic = critic_loss(objective, leaf.pairs)
+    on_scores = penalty_terms(leaf, strengths.penalties, SCORES)
+    judged = sides_of([*play.pairs, *chain(*(play.points[penalty] for penalty in leaf.points))])
+    leaves = [side.score for side in sides_of([*leaf.pairs, *chain(*leaf.points.values())])]
     for side, c in zip(judged, torch.autograd.grad(total([of_critic, on_scores]), leaves), strict=True):
         side.c = c
 
-    of_generator = strengths.coefficient * generator_loss(objective, generator_pairs(objective, pairs))
-    of_play = leaves[: len(sides_of(play.pairs))]
+    of_generator = strengths.coefficient * generator_loss(objective, generator_pairs(objective, leaf.pairs))
+    leaves = [side.score for side in leaf.sides]
     # A side that the generator's loss does not look at has a derivative of zero.
-    for side, g in zip(judged, torch.autograd.grad(of_generator, of_play, materialize_grads=True), strict=False):
+    gradients = torch.autograd.grad(of_generator, leaves, materialize_grads=True)
+    for side, g in zip(play.sides, gradients, strict=True):
         side.g = g
-    return judged, on_scores, {"critic_loss": of_critic, "generator_loss": of_generator}
+    play.report |= {"critic_loss": of_critic, "generator_loss": of_generator}
+    return judged
 
 
-def with_leaf_scores(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same pairs with detached scores, by which a loss can be differentiated."""
-    return [Pair(*(side and replace(side, score=side.score.detach().requires_grad_()) for side in p)) for p in pairs]
+def with_leaf_scores(play: Play) -> Play:
+    """The same play with detached scores, by which losses and penalties on scores can be differentiated."""
+
+    def detached(pairs: Sequence[Pair]) -> list[Pair]:
+        return [
+            Pair(*(side and replace(side, score=side.score.detach().requires_grad_()) for side in p)) for p in pairs
+        ]
+
+    points = {penalty: detached(pairs) for penalty, pairs in play.points.items() if penalty.acts_on == SCORES}
+    return Play(detached(play.pairs), report=play.report, points=points)
 
 
 def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
@@ -218,11 +215,11 @@ def total(terms: Sequence[Tensor | None]) -> Tensor | None:
     return sum(found[1:], found[0]) if found else None
 
 
-def report(
-    objective: Objective | Auxiliary, play: Play, penalties: Sequence[Tensor | None], **losses: Tensor
-) -> dict[str, Tensor]:
-    """What to log of a turn: losses, the game's own figures, and how the last critic scored either side."""
-    values = {**losses, "penalty": total(penalties), "task_loss": play.task_loss, **play.report}
+def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
+    """What to log of a turn, detached: what the play's report holds, and how the last critic scored either side."""
+    values = dict(play.report)
+    if play.task_loss is not None:
+        values["task_loss"] = play.task_loss
     last = play.pairs[-1]
     for name, side, sign in (("real", last.real, 1), ("fake", last.fake, -1)):
         if side is None:
@@ -232,4 +229,4 @@ def report(
             values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
         if isinstance(objective, Auxiliary):
             values[f"class_probability_{name}"] = side.score[:, 1].sigmoid().mean()
-    return {name: value.detach() for name, value in values.items() if value is not None}
+    return {name: value.detach() for name, value in values.items()}

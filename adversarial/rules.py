@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draw
-from .games import Game, Play, Side, sides_of
+from .games import Game, Play
 from .objectives import Auxiliary, Objective
 from .passes import (
     Rounds,
@@ -72,16 +72,17 @@ def alternating(
     clip_weights(game.critic, strengths.clip)
 
     if reuse_fakes:
-        for side in sides_of(play.pairs):
-            side.cut = None  # now the backward pass goes on into the generator
+        for side in play.sides:
+            side.cut = None  # this time the backward pass goes on into the generator
     else:
         play = game.play(batch, draw.fork("generator"))
-    own_penalty, lengths = generator_terms(game, play, draw, strengths.penalties)
+    own_penalty = generator_terms(game, play, draw, strengths.penalties)
     with frozen(game.critic):
         pairs = generator_pairs(objective, play.pairs)
         game.judge(pairs)
         loss = strengths.coefficient * generator_loss(objective, pairs)
         total([loss, play.task_loss, own_penalty]).backward()
+    lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
     yield Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
 
 
@@ -96,21 +97,18 @@ def simultaneous(
 
     batch, draw = rounds[-1]
     play = game.play(batch, draw)
-    made = [side for side in sides_of(play.pairs) if side.samples.requires_grad]
-    cut(play, strengths.penalties, made)
-    points = judge(game, play, draw, strengths.penalties)
-    slope_terms = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES,))
-    judged, on_scores, losses = score_derivatives(objective, play, points, strengths)
+    cut(play, strengths.penalties, reached=play.made)
+    judge(game, play, draw, strengths.penalties)
+    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
+    judged = score_derivatives(objective, play, strengths)
 
-    sides = sides_of(play.pairs)
-    arrived = torch.autograd.grad(
-        [side.score for side in sides], [side.cut for side in made], [side.g for side in sides], retain_graph=True
-    )
+    scores, g = [side.score for side in play.sides], [side.g for side in play.sides]
+    arrived = torch.autograd.grad(scores, [side.cut for side in play.made], g, retain_graph=True)
     roots = [*(side.score for side in judged), slope_terms]
     backward(roots, [*(side.c for side in judged), None], trainable(game.critic))
 
-    lengths = generator_backward(game, play, draw, strengths, made, arrived)
-    yield Turn((CRITIC, GENERATOR), {**report(objective, play, [slope_terms, on_scores], **losses), **lengths})
+    generator_backward(game, play, draw, strengths, arrived)
+    yield Turn((CRITIC, GENERATOR), report(objective, play))
     clip_weights(game.critic, strengths.clip)
 
 
@@ -132,28 +130,27 @@ def single_pass(
 
     batch, draw = rounds[-1]
     play = game.play(batch, draw)  # the generator's forward
-    made = [side for side in sides_of(play.pairs) if side.samples.requires_grad]
-    cut(play, strengths.penalties, made)
-    points = judge(game, play, draw, strengths.penalties)  # the critic's forward
-    slope_terms = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES,))
-    judged, on_scores, losses = score_derivatives(objective, play, points, strengths)  # c_i and g_i
+    cut(play, strengths.penalties, reached=play.made)
+    judge(game, play, draw, strengths.penalties)  # the critic's forward
+    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
+    judged = score_derivatives(objective, play, strengths)  # c_i and g_i
     if any(side.score.ndim > 1 for side in judged):
         raise ValueError("A single pass needs one score per sample; use the simultaneous or the alternating rule.")
 
-    reversed_sides = [side for side in made if side.slope is None]
+    reversed_sides = [side for side in play.made if side.slope is None]
     floor_c(judged, reversed_sides)  # so that g_i / c_i exists
     roots = [*(side.score for side in judged), slope_terms]
     leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)]
     backward(roots, [*(side.c for side in judged), None], leaves)  # the one backward pass through the critic
 
     arrived = []
-    for side in made:
+    for side in play.made:
         if side.slope is None:
             arrived.append(per_sample(side.g / side.c, side.cut) * side.cut.grad)
         else:
             arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
-    lengths = generator_backward(game, play, draw, strengths, made, arrived)  # on into the generator
-    yield Turn((CRITIC, GENERATOR), {**report(objective, play, [slope_terms, on_scores], **losses), **lengths})
+    generator_backward(game, play, draw, strengths, arrived)  # on into the generator
+    yield Turn((CRITIC, GENERATOR), report(objective, play))
     clip_weights(game.critic, strengths.clip)
 
 
@@ -179,19 +176,17 @@ def critic_turns(game: Game, objective: Objective | Auxiliary, rounds: Rounds, s
 def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: Draw, strengths: Strengths) -> Turn:
     """The critic's gradients for what was played."""
     cut(play, strengths.penalties)
-    points = judge(game, play, draw, strengths.penalties)
+    judge(game, play, draw, strengths.penalties)
     loss = critic_loss(objective, play.pairs)
-    penalty = penalty_terms(play.pairs, points, strengths.penalties, (SLOPES, SCORES))
+    penalty = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
     backward([loss, penalty], [None, None], trainable(game.critic))
-    return Turn((CRITIC,), report(objective, play, [penalty], critic_loss=loss))
+    play.report["critic_loss"] = loss
+    return Turn((CRITIC,), report(objective, play))
 
 
-def generator_backward(
-    game: Game, play: Play, draw: Draw, strengths: Strengths, made: Sequence[Side], arrived: Sequence[Tensor]
-) -> dict[str, Tensor]:
-    """From the cut on into the generator side: the gradients that ``arrived`` at the samples it ``made``, together with
-    its own loss and penalties. Returns what to report of those.
+def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:
+    """From the cut on into the generator side: the gradients that ``arrived`` at the samples it made, together with its
+    own loss and penalties.
     """
-    own_penalty, lengths = generator_terms(game, play, draw, strengths.penalties)
-    backward([*(side.samples for side in made), play.task_loss, own_penalty], [*arrived, None, None])
-    return lengths
+    own_penalty = generator_terms(game, play, draw, strengths.penalties)
+    backward([*(side.samples for side in play.made), play.task_loss, own_penalty], [*arrived, None, None])
