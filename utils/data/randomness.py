@@ -14,21 +14,21 @@ from torch import Tensor
 
 
 def seed_of(*names: int | str) -> int:
-    """A 63-bit seed from the names of a draw: seed, stream, step, ..."""
+    """A 63-bit seed, in [0, 2^63), from the names of a draw: seed, stream, step, ..."""
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def rng(*names: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator that is a function of the names."""
+    """A fresh random number generator, whose state is a function of the names."""
     return torch.Generator(device).manual_seed(seed_of(*names))
 
 
 @contextmanager
 def seeded(*names: int | str) -> Iterator[None]:
-    """PyTorch's global generators are a function of the names inside; the CPU's is as before afterwards.
+    """Inside, PyTorch's global generators are a function of the names; afterwards the CPU's is as before.
 
-    Those of GPUs are not put back, which would start a context on each of them: every step sets its own.
+    Those of GPUs are not restored, which would start a context on each of them: every step seeds its own.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*names))
@@ -39,7 +39,8 @@ def seeded(*names: int | str) -> Iterator[None]:
 class Draw:
     """The random numbers of one play (``adversarial.games.Draw``) for the samples of this process.
 
-    ``rows`` are this process's rows of a global batch of ``batch_size`` samples.
+    ``rows`` are this process's rows of a global batch of ``batch_size`` samples. Every process draws the numbers of the
+    whole batch and keeps its own rows, so they do not depend on the number of processes.
     """
 
     names: tuple[int | str, ...]
@@ -60,7 +61,7 @@ class Draw:
         return replace(self, names=(*self.names, name))
 
     def part(self, rows: slice) -> "Draw":
-        """The draws of these rows of the batch: the same numbers as without the others."""
+        """The draws for some of this process's rows: the numbers that ``self`` would give them."""
         own = range(self.batch_size)[self.rows][rows]
         return replace(self, rows=slice(own.start, own.stop))
 
