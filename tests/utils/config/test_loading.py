@@ -322,7 +322,7 @@ REFUSED = {
     "reference-to-nothing": (["run.name=${nothing}"], ["run.name", "nothing"]),
     "reference-of-the-model-to-nothing": (["model.name=${oc.env:FLIPSIDE_NO_SUCH}"], ["FLIPSIDE_NO_SUCH"]),
     "reference-to-itself": (["seed=${seed}"], ["seed"]),
-    "line-break-in-the-data": (['update.rule="a\\nb"'], ["update.rule"]),
+    "line-break-in-a-name": (['update.rule="a\\nb"'], ["update.rule"]),
     "line-break-in-place-of-a-section": (['train="a\\nb"'], ["'train'"]),
     "line-break-without-a-key": (["a\nb"], ["key=value"]),
     "compile-with-r1": (
