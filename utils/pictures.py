@@ -79,7 +79,7 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize="small")
     axes[1].set_title(f"features by class ({len(class_names)} colours)", pad=34)
     where = {"ha": "center", "va": "bottom", "fontsize": "small", "transform": axes[1].transAxes}
-    axes[1].text(0.5, 1.02, "predicted where there is no label", **where)
+    axes[1].text(0.5, 1.02, "predicted for unlabelled samples", **where)
     if plane is not None:
         _boundary(axes[2], plane)
     for panel in axes[:2]:

@@ -75,7 +75,7 @@ def test_an_even_image_stays_even(level):
 
 
 def test_values_from_black_to_white_and_beyond():
-    """-1 is 0, 1 is 255, 0 is 127.5, which rounds to even; what is out of range is cut off, not wrapped around."""
+    """-1 is 0, 1 is 255, 0 is 127.5, which rounds to even; values out of range are clamped, not wrapped around."""
     x = torch.tensor([-1.0, 1.0, 0.0, -3.0, 3.0]).view(5, 1, 1, 1).expand(5, 1, 48, 48)
     image = picture(x, columns=5)
     assert [int(image[0, 10, 10 + 50 * i]) for i in range(5)] == [0, 255, 128, 0, 255]

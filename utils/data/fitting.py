@@ -22,7 +22,7 @@ class Images:
 
 @dataclass
 class FittedImages(Images):
-    """Fields of ``data.*`` for images that come in a size of their own."""
+    """Fields of ``data.*`` for images of any size."""
 
     fit: Fit = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
 

@@ -11,7 +11,7 @@ from utils.data.randomness import rng
 def indices_at(seed: int, n: int, position: int, length: int, order: str = "order") -> Tensor:
     """Indices ``[length]`` at ``position``, ``position + 1``, ... of an endless shuffled reading of ``n`` samples.
 
-    Each epoch has a permutation of its own, and a batch may straddle two epochs, so no sample is ever dropped.
+    Each epoch is another permutation, and a batch may straddle two epochs, so no sample is ever dropped.
     ``order`` names the random stream: two domains are read in two orders.
     """
     parts = []

@@ -118,7 +118,7 @@ def test_two_gray_sets_stay_gray(sets):
 
 
 @pytest.mark.parametrize(("source", "target"), [("svhn", "mnist"), ("mnist", "svhn")])
-def test_a_gray_set_becomes_colour_beside_a_coloured_one(sets, source, target):
+def test_a_gray_set_becomes_colour_if_the_other_is_coloured(sets, source, target):
     data = load(dataclasses.replace(sets, source=source, target=target), 0)
     assert data.shape == (3, 28, 28)
     gray = data.train if source == "mnist" else data.target

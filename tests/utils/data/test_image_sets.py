@@ -128,7 +128,7 @@ def test_missing_torchvision_set(tmp_path, name, where):
     message = refused_set(TorchvisionSet(name, root=str(tmp_path)))
     assert str(tmp_path / where) in message
     assert "data.download=true" in message
-    (tmp_path / where).mkdir(parents=True)  # as a download that was cut off leaves it
+    (tmp_path / where).mkdir(parents=True)  # as an interrupted download leaves it
     message = refused_set(TorchvisionSet(name, root=str(tmp_path)))
     assert str(tmp_path / where) in message
     assert "data.download=true" in message

@@ -33,7 +33,7 @@ def training(monkeypatch) -> list:
 
 
 def data_of(classes: int = 3, size: int = 8, channels: int = 1, n: int = 30) -> DataSet:
-    """Each class is bright in a column of its own."""
+    """Each class is bright in a different column."""
     draw = torch.Generator().manual_seed(0)
     label = torch.arange(n) % classes
     x = torch.randint(0, 60, (n, channels, size, size), generator=draw, dtype=torch.uint8)

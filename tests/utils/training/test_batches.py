@@ -188,7 +188,7 @@ def test_all_values_lie_between():
 
 
 def flipped(config: Config, samples: Resident, steps: int, start: int = 0) -> torch.Tensor:
-    """Whether each image of the steps is the mirror image of what lies in the set; neither is an error."""
+    """Whether each image of the steps is the mirror image of the one in the set; a third image is an error."""
     original = samples.x.float() / 127.5 - 1
     seen = []
     for step, drawn in enumerate(first(steps, config, samples, start), start):
