@@ -62,7 +62,7 @@ def test_every_set_is_in_the_table():
     assert SECTIONS.keys() == KEYS.keys()
 
 
-@pytest.mark.parametrize("section", set(SECTIONS.values()), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)
 def test_a_key_has_the_same_default_and_bounds_in_every_set(section):
     defaults = dataclasses.asdict(section())
     assert {key: value for key, value in defaults.items() if key != "name"} == {
@@ -72,7 +72,7 @@ def test_a_key_has_the_same_default_and_bounds_in_every_set(section):
         assert ", ".join(map(str, getattr(hint, "__metadata__", ()))) == BOUNDS.get(key, "")
 
 
-@pytest.mark.parametrize("section", set(SECTIONS.values()), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)
 def test_every_field_is_explained_by_one_comment_on_its_line(section):
     source = "\n".join(inspect.getsource(base) for base in section.__mro__ if dataclasses.is_dataclass(base))
     for field in dataclasses.fields(section):
