@@ -9,8 +9,7 @@ import torch
 from utils import errors, pictures
 from utils.config import loading as config
 from utils.errors import UserError
-from utils.evaluation import generation as evaluation
-from utils.evaluation.generation import Record
+from utils.evaluation.records import Record, describe
 from utils.run.folder import RunFolder
 from utils.tasks.registry import check_sizes, task_of
 from utils.training import players
@@ -39,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print("\n".join(json.dumps(record) for record in records))
         return 0
-    print(f"{folder.path}, step {state['step']}, {options.weights} weights", *evaluation.describe(records), sep="\n")
+    print(f"{folder.path}, step {state['step']}, {options.weights} weights", *describe(records), sep="\n")
     for record in records:
         if "confusion" in record:
             tell_classes(record, folder.samples / f"confusion-step-{state['step']:08d}-{options.weights}.png")

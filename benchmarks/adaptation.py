@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread a run, as many runs as --jobs
 
@@ -29,7 +30,6 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from utils.data import domains  # noqa: E402
-from utils.data.datasets import DataConfig  # noqa: E402
 from utils.tasks.recognition import ORACLE, Adaptation  # noqa: E402
 
 
@@ -37,8 +37,8 @@ def remembering(load: Callable) -> Callable:
     """``domains.load`` that reads files once a process: they are the same for all seeds and arms."""
     known: dict[tuple, domains.Domains] = {}
 
-    def remembered(config: DataConfig, seed: int, target_only: bool = False) -> domains.Domains:
-        key = (repr(config), target_only, None if config.root != "data" else seed)
+    def remembered(config: Any, seed: int, target_only: bool = False) -> domains.Domains:
+        key = (repr(config), target_only, None if getattr(config, "root", "data") != "data" else seed)
         if key not in known:
             known[key] = load(config, seed, target_only)
         return known[key]

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
 from utils import errors
 from utils.config import loading as config
-from utils.data.datasets import DataSet, Resident
+from utils.data.samples import DataSet, Resident
 from utils.tasks.registry import task_of
 from utils.training import checkpoint, players, processes
 from utils.training import values as course

@@ -32,7 +32,7 @@ os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a forked process cannot use
 
 import train
 from utils import errors
-from utils.data.datasets import digit_splits
+from utils.data.image_sets import digit_splits
 
 SAVED_EVERY = 3  # steps
 VARIANTS = {

@@ -36,9 +36,10 @@ from adversarial.rules import RULES  # noqa: E402
 from utils import errors  # noqa: E402
 from utils.config import loading as config  # noqa: E402
 from utils.config.loading import Config  # noqa: E402
-from utils.data.datasets import DataSet, to_images  # noqa: E402
-from utils.evaluation import metrics  # noqa: E402
+from utils.data.samples import DataSet, to_images  # noqa: E402
+from utils.evaluation import coverage as covered  # noqa: E402
 from utils.evaluation.classifier import classifier  # noqa: E402
+from utils.evaluation.distances import frechet_distance_to  # noqa: E402
 from utils.evaluation.sampling import latents, sample  # noqa: E402
 from utils.tasks.registry import task_of  # noqa: E402
 from utils.training import players, processes  # noqa: E402
@@ -165,7 +166,7 @@ def loaded(cfg: Config) -> DataSet:
 
 def coverage(team: Players, cfg: Config, data: DataSet) -> dict[str, Any]:
     """PacGAN's metrics of the averaged generator."""
-    found = metrics.coverage(samples(team, cfg, cfg.evaluate.samples), data.modes)
+    found = covered.coverage(samples(team, cfg, cfg.evaluate.samples), data.modes)
     return {"modes": found.modes, "high quality": 100 * found.high_quality, "reverse KL": found.reverse_kl}
 
 
@@ -173,7 +174,7 @@ def distances(match: Match, data: DataSet) -> list[tuple[int, float]]:
     """Train, and measure the averaged generator's Fréchet distance to the held-out split on the way: by step."""
     network, cfg, found = classifier(data, FEATURES, CPU), match.cfg, []
     with torch.no_grad():
-        distance = metrics.frechet_distance_to(network, to_images(data.test.x, CPU))
+        distance = frechet_distance_to(network, to_images(data.test.x, CPU))
 
     @torch.no_grad()
     def measure(done: int) -> None:

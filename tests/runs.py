@@ -1,10 +1,12 @@
 """Short runs for tests: tiny networks, few steps, everything in a temporary folder."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +41,7 @@ TINY = {
         "data.resolution=32",
     ],
 }
-SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32", "data.workers=0"]
+SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32"]
 DEVICE = ["run.device=auto", "run.deterministic=true"] if torch.cuda.is_available() else ["run.device=cpu"]
 QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 
@@ -53,6 +55,16 @@ def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml"
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:
     """Train in this process and return the exit code."""
     return train.main(arguments(folder, *overrides, recipe=recipe))
+
+
+def stand_in(registry: dict, name: str, read: Callable) -> Callable:
+    """A data set of noise by the ``name`` of one whose files tests do not have, with the same keys of data.*."""
+
+    @functools.wraps(registry[name])
+    def stand_in(config, seed):
+        return read(config, seed)
+
+    return stand_in
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:

@@ -17,6 +17,9 @@ from adversarial.schedules import scheduled
 from tests import runs
 from tests.runs import ROOT, fingerprint, signal_at
 from utils.data import domains
+from utils.data.pairs import Domain, Pair
+from utils.data.points import Points
+from utils.data.samples import Resident
 from utils.errors import UserError
 from utils.tasks.recognition import METHODS, ORACLE, Adaptation, Invariance
 
@@ -187,13 +190,10 @@ def sealed(monkeypatch):
     """All labels of the target raise wherever they are touched, from the pair of domains on."""
     moons = domains.DOMAINS["moons"]
 
-    def load(config, seed):
+    def load(config: Points, seed: int) -> Pair:
         pair = moons(config, seed)
-        splits = (
-            domains.Resident(split.x, split.label.as_subclass(Sealed))
-            for split in (pair.target.train, pair.target.test)
-        )
-        return pair._replace(target=domains.Domain(pair.target.name, *splits))
+        splits = (Resident(split.x, split.label.as_subclass(Sealed)) for split in (pair.target.train, pair.target.test))
+        return pair._replace(target=Domain(pair.target.name, *splits))
 
     monkeypatch.setitem(domains.DOMAINS, "moons", load)
 

@@ -5,15 +5,17 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from benchmarks import quality
-from tests.runs import ROOT, run
+from tests.runs import ROOT, run, stand_in
 from utils.config import loading as config
 from utils.data import datasets
+from utils.data.samples import DataSet, Resident
 
 SHORT = ["--data=ring", "--methods=rpgan", "--seeds=2", "--steps=20"]
 
@@ -85,7 +87,7 @@ def test_a_run_is_that_of_the_training_script(finished, tmp_path):
 
 
 def test_images_are_followed_over_steps_and_seconds(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(datasets.DATASETS, "mnist", random_images)
+    monkeypatch.setitem(datasets.DATASETS, "mnist", stand_in(datasets.DATASETS, "mnist", random_images))
     monkeypatch.setattr(quality, "FEATURES", tmp_path)
     monkeypatch.setattr(quality, "IMAGES", 80)
     picture = tmp_path / "rules.png"
@@ -108,8 +110,8 @@ def perform_here(runs: list, options: Namespace) -> None:
         quality.append(options.results, quality.do(one))
 
 
-def random_images(data: datasets.DataConfig, seed: int) -> datasets.DataSet:
+def random_images(data: Any, seed: int) -> DataSet:
     """Noise in the place of MNIST, with a held-out split."""
     x = torch.randint(256, (160, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    splits = [datasets.Resident(part, torch.arange(len(part)) % 10) for part in x.split(80)]
-    return datasets.DataSet("mnist", (1, 32, 32), 10, *splits)
+    splits = [Resident(part, torch.arange(len(part)) % 10) for part in x.split(80)]
+    return DataSet("mnist", (1, 32, 32), 10, *splits)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from omegaconf import OmegaConf
 
 import train
 from adversarial.rules import RULES
-from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at
+from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at, stand_in
 from utils.config import loading as config
 from utils.data import datasets, domains
-from utils.data.datasets import DataConfig, DataSet, Resident
-from utils.data.domains import Domain, Pair
+from utils.data.pairs import Domain, Pair
+from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
 from utils.tasks.registry import task_of
 
@@ -26,9 +27,9 @@ QUICK = ["train.steps=4", "log.every=2", "sample.every=2", "checkpoint.every=3",
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
     for name in ("images", "domain_folders", "vectors", "amazon_reviews"):
-        monkeypatch.setitem(domains.DOMAINS, name, random_pair)
+        monkeypatch.setitem(domains.DOMAINS, name, stand_in(domains.DOMAINS, name, random_pair))
     for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
-        monkeypatch.setitem(datasets.DATASETS, name, random_images)
+        monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     command = [*words(recipe), f"update.rule={rule}"]
     if config.load(recipe, []).game.method == "adda":
         former = [
@@ -63,7 +64,7 @@ def test_recipe_has_networks_of_its_own_size(recipe):
     """At full width and resolution, on a device without memory; an update rule may refuse the critic only later."""
     cfg = config.load(recipe, [])
     task = task_of(cfg)
-    images = (CHANNELS.get(cfg.data.name, 3), cfg.data.resolution, cfg.data.resolution)
+    images = (CHANNELS.get(cfg.data.name, 3), *[getattr(cfg.data, "resolution", None)] * 2)  # points have none
     shape = (2,) if cfg.model.name in ("mlp", "dense") else images
     with torch.device("meta"):
         generator, critic = task.networks(cfg, {"shape": shape, "classes": 10, "outputs": 4})
@@ -75,8 +76,11 @@ def words(recipe: Path) -> list[str]:
     return [str(recipe), *TINY[config.load(recipe, []).model.name], *SMALL, *QUICK, "run.device=cpu"]
 
 
-def random_pair(data: DataConfig, seed: int) -> Pair:
-    """Noise in the place of files that tests cannot have: images, or vectors where the recipe reads vectors."""
+def random_pair(data: Any, seed: int) -> Pair:
+    """Noise in the place of files that tests cannot have: images, or vectors where the recipe reads vectors.
+
+    With a held-out split where the set has one, and so no key for the share that is held out.
+    """
     draw = torch.Generator().manual_seed(seed)
     label = torch.arange(60) % 3
 
@@ -86,10 +90,11 @@ def random_pair(data: DataConfig, seed: int) -> Pair:
         size = (60, 3, data.resolution, data.resolution)
         return Resident(torch.randint(256, size, generator=draw, dtype=torch.uint8), label)
 
-    return Pair(Domain("a", samples()), Domain("b", samples()), ("x", "y", "z"))
+    sides = [Domain(name, samples(), None if hasattr(data, "validation") else samples()) for name in "ab"]
+    return Pair(*sides, ("x", "y", "z"))
 
 
-def random_images(data: DataConfig, seed: int) -> DataSet:
+def random_images(data: Any, seed: int) -> DataSet:
     """Noise in the place of an image set; without a held-out split, so that no classifier is trained to measure it."""
     shape = (1 if data.name in ("mnist", "fashion_mnist") else 3, data.resolution, data.resolution)
     x = torch.randint(256, (60, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)

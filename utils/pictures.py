@@ -2,38 +2,34 @@
 
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import torch
-from PIL import Image
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.utils import make_grid
 
-from utils.data.datasets import Modes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import colormaps, pyplot
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+# Matplotlib, scikit-learn, Pillow and torchvision are imported inside functions: commands start faster without them.
 
 MIN_SIDE = 48  # pixels: smaller images are enlarged, smoothly, because people cannot read strokes in large squares
 
 
-def picture(samples: Tensor, columns: int, modes: Modes | None = None) -> Tensor:
-    """Draw samples as one uint8 picture ``[3, H, W]``.
+def picture(x: Tensor, columns: int, centres: Tensor | None = None) -> Tensor:
+    """Draw images or points as one uint8 picture ``[3, H, W]``.
 
     Images ``[N, C, R, R]`` in [-1, 1] become a grid with ``columns`` a row; points ``[N, 2]`` a scatter plot over the
-    target's ``modes``.
+    ``centres`` ``[K, 2]`` of the modes that they should cover.
     """
-    return _grid(samples, columns) if samples.ndim == 4 else _scatter(samples, modes)
+    return _grid(x, columns) if x.ndim == 4 else _scatter(x, centres)
 
 
 def save(image: Tensor, path: Path) -> Path:
-    """Write a uint8 picture ``[3, H, W]`` as PNG, whole or not at all."""
+    """Write a uint8 picture ``[3, H, W]`` as PNG, whole or not at all, and return the path."""
+    from PIL import Image
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
@@ -60,17 +56,19 @@ class Plane(NamedTuple):
 
 
 def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | None = None, tsne: bool = False) -> Tensor:
-    """Features in two dimensions, by cloud and by class, and the decision boundary where there is a ``plane``.
+    """Features in two dimensions, by cloud and by class, and the decision boundary if a ``plane`` is given.
 
-    The dimensions are the two main directions of all features, or ``tsne``'s, which keeps neighbourhoods and takes
-    seconds for a thousand points.
+    The dimensions are the two principal components of all features, or t-SNE's, which preserves neighbourhoods and
+    takes seconds for a thousand points. Returns a uint8 picture ``[3, H, W]``.
     """
-    features = torch.cat([cloud.features for cloud in clouds])
-    features = torch.nn.functional.pad(features, (0, max(0, 2 - features.shape[1])))  # a single feature makes a line
-    reduce = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=0) if tsne else PCA(2, random_state=0)
-    flat = torch.from_numpy(reduce.fit_transform(features.numpy())).split([len(cloud.label) for cloud in clouds])
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    flat = _two_dimensions(torch.cat([cloud.features for cloud in clouds]), tsne)
+    flat = flat.split([len(cloud.label) for cloud in clouds])
     panels = 2 if plane is None else 3
-    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 5), dpi=100)
+    figure = Figure(figsize=(4.5 * panels, 5), dpi=100)
+    axes = figure.subplots(1, panels)
     colours = colormaps["tab10"]
     for i, (cloud, points) in enumerate(zip(clouds, flat, strict=True)):
         axes[0].scatter(*points.T, s=8, alpha=0.5, color=colours(i % 10), label=cloud.name)
@@ -81,7 +79,7 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize="small")
     axes[1].set_title(f"features by class ({len(class_names)} colours)", pad=34)
     where = {"ha": "center", "va": "bottom", "fontsize": "small", "transform": axes[1].transAxes}
-    axes[1].text(0.5, 1.02, "predicted where there is no label", **where)
+    axes[1].text(0.5, 1.02, "predicted for unlabelled samples", **where)
     if plane is not None:
         _boundary(axes[2], plane)
     for panel in axes[:2]:
@@ -89,7 +87,20 @@ def clouds(clouds: list[Cloud], class_names: tuple[str, ...], plane: Plane | Non
     return _pixels(figure)
 
 
-def _boundary(axes: Axes, plane: Plane) -> None:
+def _two_dimensions(features: Tensor, tsne: bool) -> Tensor:
+    """Features ``[n, D]`` as points ``[n, 2]``, by PCA or t-SNE."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    features = torch.nn.functional.pad(features, (0, max(0, 2 - features.shape[1])))  # a single feature makes a line
+    # t-SNE's perplexity, about the number of neighbours, must be below the number of points.
+    reduce = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=0) if tsne else PCA(2, random_state=0)
+    return torch.from_numpy(reduce.fit_transform(features.numpy()))
+
+
+def _boundary(axes: "Axes", plane: Plane) -> None:
+    from matplotlib import colormaps
+
     colours = colormaps["tab10"]
     axes.contourf(plane.u, plane.v, plane.predicted % 10, levels=[k - 0.5 for k in range(11)], cmap=colours, alpha=0.2)
     axes.scatter(*plane.source.T, s=8, c=plane.label % 10, cmap=colours, vmin=0, vmax=9, label="source")
@@ -100,15 +111,21 @@ def _boundary(axes: Axes, plane: Plane) -> None:
 
 
 def confusion(matrix: Tensor, class_names: tuple[str, ...]) -> Tensor:
-    """A confusion matrix ``[K, K]`` of counts: rows are true classes, shown as shares of their row."""
+    """A confusion matrix ``[K, K]`` of counts as a uint8 picture ``[3, H, W]``.
+
+    Rows are true classes; shades are shares of a row, and the numbers are the counts.
+    """
+    from matplotlib.figure import Figure
+
     share = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     K = len(class_names)
-    figure, axes = pyplot.subplots(figsize=(max(4.0, 0.45 * K + 2), max(3.5, 0.45 * K + 1.5)), dpi=100)
+    figure = Figure(figsize=(max(4.0, 0.45 * K + 2), max(3.5, 0.45 * K + 1.5)), dpi=100)
+    axes = figure.subplots()
     image = axes.imshow(share.numpy(), vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="predicted", ylabel="true", xticks=range(K), yticks=range(K))
     axes.set_xticklabels(class_names, rotation=90)
     axes.set_yticklabels(class_names)
-    if K <= 20:
+    if K <= 20:  # more numbers would be too small to read
         for row, column in itertools.product(range(K), range(K)):
             if count := int(matrix[row, column]):
                 colour = "white" if share[row, column] > 0.5 else "black"
@@ -118,9 +135,12 @@ def confusion(matrix: Tensor, class_names: tuple[str, ...]) -> Tensor:
 
 
 def captioned(images: Tensor, captions: list[str], columns: int) -> Tensor:
-    """Images ``[N, C, R, R]`` in [-1, 1] with a line of text above each."""
+    """Images ``[N, C, R, R]`` in [-1, 1] with a line of text above each: a uint8 picture ``[3, H, W]``."""
+    from matplotlib.figure import Figure
+
     rows = -(-len(images) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(columns, 1.2 * rows), dpi=100, squeeze=False)
+    figure = Figure(figsize=(columns, 1.2 * rows), dpi=100)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for panel in axes.flat:
         panel.axis("off")
     for panel, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -131,6 +151,8 @@ def captioned(images: Tensor, captions: list[str], columns: int) -> Tensor:
 
 
 def _grid(images: Tensor, columns: int) -> Tensor:
+    from torchvision.utils import make_grid
+
     zoom = -(-MIN_SIDE // images.shape[-1])
     images = images.float().cpu()
     if zoom > 1:
@@ -139,11 +161,14 @@ def _grid(images: Tensor, columns: int) -> Tensor:
     return make_grid(images, nrow=columns, padding=2, pad_value=255).round().to(torch.uint8)
 
 
-def _scatter(points: Tensor, modes: Modes | None) -> Tensor:
-    figure, axes = pyplot.subplots(figsize=(5, 5), dpi=100)
-    if modes is not None:
-        axes.scatter(*modes.centres.T, s=120, facecolors="none", edgecolors="tab:orange", label="target modes")
-        reach = 1.3 * float(modes.centres.abs().max())
+def _scatter(points: Tensor, centres: Tensor | None) -> Tensor:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), dpi=100)
+    axes = figure.subplots()
+    if centres is not None:
+        axes.scatter(*centres.T, s=120, facecolors="none", edgecolors="tab:orange", label="target modes")
+        reach = 1.3 * float(centres.abs().max())  # fixed, whatever the points: pictures of a run can be compared
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.scatter(*points.cpu().T, s=3, alpha=0.4, color="tab:blue", label="samples")
     axes.set_aspect("equal")
@@ -151,11 +176,13 @@ def _scatter(points: Tensor, modes: Modes | None) -> Tensor:
     return _pixels(figure)
 
 
-def _pixels(figure: Figure) -> Tensor:
-    """Draw and close a figure: uint8 ``[3, H, W]``."""
+def _pixels(figure: "Figure") -> Tensor:
+    """Draw a figure: uint8 ``[3, H, W]``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)  # draws in memory: pyplot would keep every figure, and may want a display
     figure.tight_layout()
-    figure.canvas.draw()
-    pixels = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
-    pyplot.close(figure)
-    height, width = figure.canvas.get_width_height()[::-1]
+    canvas.draw()
+    pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+    width, height = canvas.get_width_height()
     return pixels.view(height, width, 4)[:, :, :3].permute(2, 0, 1).contiguous()

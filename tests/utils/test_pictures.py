@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from PIL import Image
 
 from utils import pictures
-from utils.data.datasets import Modes
 from utils.pictures import picture, save
 
 BLUE = torch.tensor([31, 119, 180])  # matplotlib's tab:blue
@@ -75,7 +75,7 @@ def test_an_even_image_stays_even(level):
 
 
 def test_values_from_black_to_white_and_beyond():
-    """-1 is 0, 1 is 255, 0 is 127.5, which rounds to even; what is out of range is cut off, not wrapped around."""
+    """-1 is 0, 1 is 255, 0 is 127.5, which rounds to even; values out of range are clamped, not wrapped around."""
     x = torch.tensor([-1.0, 1.0, 0.0, -3.0, 3.0]).view(5, 1, 1, 1).expand(5, 1, 48, 48)
     image = picture(x, columns=5)
     assert [int(image[0, 10, 10 + 50 * i]) for i in range(5)] == [0, 255, 128, 0, 255]
@@ -156,12 +156,12 @@ def blue_pixels(image: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture
-def modes():
-    return Modes(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), 0.01)
+def centres():
+    return torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
 
 
-def test_a_scatter_plot_is_a_picture(modes):
-    image = picture(torch.zeros(10, 2), columns=3, modes=modes)
+def test_a_scatter_plot_is_a_picture(centres):
+    image = picture(torch.zeros(10, 2), columns=3, centres=centres)
     assert image.shape == (3, 500, 500)
     assert image.dtype == torch.uint8
 
@@ -169,8 +169,8 @@ def test_a_scatter_plot_is_a_picture(modes):
 @pytest.mark.parametrize(
     ("x", "y"), [(-1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, -1.0)], ids=["left", "right", "top", "bottom"]
 )
-def test_points_are_blue_and_where_they_should_be(modes, x, y):
-    image = picture(torch.tensor([[x, y]]).expand(50, 2), columns=1, modes=modes)
+def test_points_are_blue_and_where_they_should_be(centres, x, y):
+    image = picture(torch.tensor([[x, y]]).expand(50, 2), columns=1, centres=centres)
     place = blue_pixels(image)
     assert len(place) > 0
     row, column = place.mean(0).tolist()
@@ -179,10 +179,10 @@ def test_points_are_blue_and_where_they_should_be(modes, x, y):
     assert (row - middle) * -y > 100 if y else abs(row - middle) < 50
 
 
-def test_modes_are_marked_and_fix_the_limits(modes):
+def test_modes_are_marked_and_fix_the_limits(centres):
     """Points far off do not shrink the plot: pictures of a run can be compared."""
     orange = torch.tensor([255, 127, 14])[:, None, None]
-    near, far = (picture(torch.full((3, 2), value), 1, modes) for value in (0.0, 1e4))
+    near, far = (picture(torch.full((3, 2), value), 1, centres) for value in (0.0, 1e4))
     for image in (near, far):
         assert bool(((image - orange).abs().amax(0) <= 2).any())
     assert torch.equal(near[:, :150, 150:200], far[:, :150, 150:200])
@@ -193,14 +193,14 @@ def test_points_without_modes():
     assert len(blue_pixels(image)) > 0
 
 
-def test_no_figure_stays_open(modes):
-    picture(torch.zeros(3, 2), 1, modes)
-    assert pictures.pyplot.get_fignums() == []
+def test_no_figure_stays_open(centres):
+    picture(torch.zeros(3, 2), 1, centres)
+    assert pyplot.get_fignums() == []
 
 
-def test_drawing_is_a_function_of_the_points(modes):
+def test_drawing_is_a_function_of_the_points(centres):
     points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(picture(points, 1, modes), picture(points, 1, modes))
+    assert torch.equal(picture(points, 1, centres), picture(points, 1, centres))
 
 
 def test_clouds_have_a_colour_each_and_a_boundary_where_there_is_a_plane():
@@ -235,4 +235,4 @@ def test_a_confusion_matrix_is_dark_where_a_class_is_read():
 def test_every_image_gets_its_caption():
     one, two = (pictures.captioned(torch.zeros(n, 3, 8, 8), ["7 99 %"] * n, columns=2) for n in (2, 3))
     assert two.shape[1] > one.shape[1]  # a second row
-    assert pictures.pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == []

@@ -12,8 +12,9 @@ import tokenize
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import annotated_types
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,7 +25,8 @@ from adversarial.penalties import PENALTIES
 from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
 from models import FAMILIES, dcgan
-from utils.data.datasets import DataConfig
+from utils.data.fitting import FittedImages
+from utils.data.sections import data_section
 from utils.errors import UserError, check_name, nearest
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
@@ -202,7 +204,7 @@ class Config:
 
     seed: int = 0  # every random number of the run is a function of this and the step
     run: RunConfig = field(default_factory=RunConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: Any = field(default_factory=FittedImages)
     model: Any = field(default_factory=dcgan.Config)
     game: GameConfig = field(default_factory=GameConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
@@ -234,7 +236,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     """
     sources = [*_with_bases(recipe), ("the command line", _parse_overrides(overrides))]
     try:
-        schema = Config(model=_model_config(sources))
+        schema = Config(data=_data_config(sources), model=_model_config(sources))
         for source, content in sources:
             _check_keys(source, content, schema)
         merged = OmegaConf.merge(*[content for _, content in sources])
@@ -397,6 +399,17 @@ def _model_config(sources: list[tuple[str, DictConfig]]) -> Any:
     return FAMILIES[name].config()
 
 
+def _data_config(sources: list[tuple[str, DictConfig]]) -> Any:
+    """The typed fields of the data set that the last sources with a ``data.name`` and a ``game.name`` name."""
+    names = {"data": FittedImages.name, "game": GameConfig.name}
+    for _, content in sources:
+        for section in names:
+            given = content.get(section)
+            if isinstance(given, DictConfig) and "name" in given:  # _check_keys refuses what is no section
+                names[section] = str(given["name"])
+    return data_section(names["data"], names["game"])()
+
+
 def _check_keys(source: str, content: DictConfig, schema: Any, prefix: str = "") -> None:
     """Raise UserError for an unknown key, a value in a section's place, or a section in a value's place."""
     valid = [f.name for f in dataclasses.fields(schema)]
@@ -435,6 +448,7 @@ def _check_values(config: Config) -> None:
         value = getattr(getattr(config, section), name)
         if value is not None and not value >= least:
             raise UserError(f"{key} is {value} and must be at least {least}.")
+    _check_data_bounds(config.data)
     for name, every in config.penalty.every.items():
         if every < 1:
             raise UserError(f"penalty.every.{name} is {every} and must be at least 1.")
@@ -471,6 +485,20 @@ def _check_values(config: Config) -> None:
         )
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise UserError(f"run.name is '{config.run.name}' and must be a plain folder name; the parent is run.dir.")
+
+
+def _check_data_bounds(data: Any) -> None:
+    """Raise UserError for a field out of the bounds that its type is annotated with."""
+    for name, hint in get_type_hints(type(data), include_extras=True).items():
+        value = getattr(data, name)
+        for bound in getattr(hint, "__metadata__", ()):
+            match bound:
+                case annotated_types.Ge(least) if not value >= least:
+                    raise UserError(f"data.{name} is {value} and must be at least {least}.")
+                case annotated_types.Gt(limit) if not value > limit:
+                    raise UserError(f"data.{name} is {value} and must be above {limit}.")
+                case annotated_types.Lt(limit) if not value < limit:
+                    raise UserError(f"data.{name} is {value} and must be below {limit}.")
 
 
 def _check_burn_in(config: Config) -> None:
@@ -541,5 +569,5 @@ _MINIMA = {
     "burn_in.augment_p": 0,
     "guard.rollbacks": 0, "guard.score_gap": 0, "guard.patience": 1, "guard.vanished": 0, "train.accumulate": 1,
     "sample.every": 0, "sample.count": 1, "evaluate.every": 0, "evaluate.samples": 2,
-    "checkpoint.every": 1, "checkpoint.keep": 2, "data.workers": 0, "data.resident_gib": 0,
+    "checkpoint.every": 1, "checkpoint.keep": 2,
 }  # fmt: skip

@@ -1,1 +1,1 @@
-"""What is trained on: samples, image files, sets, domains, their order, and randomness."""
+"""What is trained on: samples and their order, image files, data sets, domains, randomness."""

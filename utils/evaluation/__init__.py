@@ -1,1 +1,1 @@
-"""What is measured: feature spaces, distances, coverage, selection without labels, records."""
+"""What is measured: feature spaces, distances, coverage, criteria without labels, records."""

@@ -1,13 +1,14 @@
-"""A small classifier of a data set's own classes: a feature space for metrics where Inception's weights cannot be had.
+"""A small classifier of a data set's own classes: a feature space for metrics that needs no download.
 
 It is trained on the training split alone, always from the same seed and on one thread, so that runs on the same
-machine and data share the space; its sha256 in every record tells where they do not.
+machine and data share the feature space; its sha256 in every record shows whether they do.
 """
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from utils.data.datasets import DataSet, Resident, to_images
-from utils.data.randomness import rng, seeded
+from adversarial.draws import rng
+from utils.data.randomness import seeded
+from utils.data.samples import DataSet, Resident, to_images
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 800, 128, 2e-3
-NOISE = 0.2  # added to training images, in units of their range [-1, 1]: on small sets it spares a percent of errors
+NOISE = 0.2  # σ of noise added to training images in [-1, 1]: on small sets one per cent fewer errors
+EVALUATED_AT_ONCE = 500  # images
 
 
 class Classifier(nn.Module):
@@ -44,7 +47,7 @@ class Classifier(nn.Module):
 
 
 def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
-    """The classifier of ``data``, read from ``folder`` or trained (seconds to two minutes) and kept there."""
+    """The classifier of ``data``, frozen, read from ``folder`` or trained (seconds to two minutes) and saved there."""
     network = Classifier(data.shape, data.classes)
     cache = folder / f"classifier-{_fingerprint(data.train)}.safetensors"
     try:
@@ -52,29 +55,50 @@ def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
     except (OSError, SafetensorError, RuntimeError):  # absent or damaged
         _train(network, data.train, device)
         folder.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_suffix(".partial")
+        partial = cache.with_suffix(".partial")  # renamed when complete: a killed run leaves no half-written file
         save_file(network.cpu().state_dict(), partial)
         partial.replace(cache)
     return network.to(device).eval().requires_grad_(False)
 
 
 def _fingerprint(samples: Resident) -> str:
-    """Tells training sets apart: the network is of use for the very set that it was trained on."""
+    """A hash of a training set: the network is reused for exactly the set that it was trained on."""
     digest = hashlib.sha256(samples.x.numpy().tobytes())
     digest.update(samples.label.numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
 def sha256(module: nn.Module) -> str:
-    """A fingerprint of a network's weights."""
+    """The sha256 of a network's weights and buffers, by name."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
+def probabilities(network: nn.Module, images: Tensor) -> Tensor:
+    """Class probabilities ``[N, classes]``."""
+    return torch.cat([network(batch).softmax(1) for batch in images.split(EVALUATED_AT_ONCE)])
+
+
+class ClassShares(NamedTuple):
+    """How a classifier reads images; all are shares of the images, in [0, 1]."""
+
+    confident: float  # read as some class with a probability above the threshold
+    rarest: float  # read as the class that occurs least
+    shares: list[float]  # read as each class
+
+
+def class_shares(probability: Tensor, threshold: float = 0.9) -> ClassShares:
+    """Confidence and class shares of class probabilities ``[N, classes]``."""
+    confidence, label = probability.max(1)
+    shares = torch.bincount(label, minlength=probability.shape[1]) / len(label)
+    return ClassShares(float((confidence > threshold).float().mean()), float(shares.min()), shares.tolist())
+
+
 def _train(network: Classifier, samples: Resident, device: torch.device) -> None:
     with seeded("classifier"), _one_thread():
+        # Initialised again, inside `seeded`: the caller's global generator drew the first weights.
         network.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
         network.to(device).train()
         optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
@@ -93,7 +117,7 @@ def _train(network: Classifier, samples: Resident, device: torch.device) -> None
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The order of sums, and so the weights, would depend on the number of threads."""
+    """One thread inside: the order of sums, and so the weights, would depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,46 +1,46 @@
-"""Evaluation: what samples are measured by, as records that say what was measured.
+"""Measuring what a generator makes, by a method that fits the data set.
 
-Points are measured against the mixture that they should cover, images of a labelled set with a held-out split in the
-features of a small classifier of that set (``classifier``), stacked digits by the digits that it reads in them. Other
-sets have no metric that needs no download.
+Points are measured against the mixture that they should cover; images of a labelled set with a held-out split in the
+features of a small classifier of that set (``classifier``); stacked digits by the digits that a classifier reads in
+them. For other sets there is no metric without a download.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from utils.data.datasets import DataSet, Resident, stacked_label, to_images
-from utils.evaluation import metrics
-from utils.evaluation.classifier import classifier, sha256
+from utils.data.image_sets import stacked_label
+from utils.data.samples import DataSet, Resident, to_images
+from utils.evaluation.classifier import class_shares, classifier, probabilities, sha256
+from utils.evaluation.coverage import coverage, from_uniform
+from utils.evaluation.distances import frechet_distance
+from utils.evaluation.records import Record, record
 from utils.evaluation.sampling import every_class, latents, sample
 
 CONFIDENCE = 0.9
-Record = dict[str, Any]
 
 
 def evaluate(
     generator: nn.Module, data: DataSet, conditional: bool, latent_dim: int, count: int, seed: int, folder: Path
 ) -> list[Record]:
-    """Metrics of ``count`` samples, one record each; an empty list where the data set offers no metric.
+    """Metrics of ``count`` generated images or points, one record each; an empty list if no metric fits the data set.
 
     A record says: value, metric, unit, feature space and sha256 of its weights, reference set, split and size, N, seed.
-    ``folder`` keeps the feature network for the next time.
+    The feature network is read from ``folder``, or trained and saved there.
     """
     measure = _measure(data)
     if measure is None:
         return []
-    samples = sample(
-        generator, latents(count, latent_dim, seed), every_class(count, data.classes if conditional else 0)
-    )
-    records = measure(samples, data, folder, next(generator.parameters()).device)
+    label = every_class(count, data.classes if conditional else 0)
+    generated = sample(generator, latents(count, latent_dim, seed), label)
+    records = measure(generated, data, folder, next(generator.parameters()).device)
     return [{**record, "samples": count, "seed": seed, "truncation": None, "resizer": None} for record in records]
 
 
 def _measure(data: DataSet) -> Callable[[Tensor, DataSet, Path, torch.device], list[Record]] | None:
-    """What measures samples of this set."""
+    """The function that measures what a generator of this set makes, or None if there is no metric."""
     if data.modes is not None:
         return _points
     if data.channel is not None:
@@ -48,13 +48,8 @@ def _measure(data: DataSet) -> Callable[[Tensor, DataSet, Path, torch.device], l
     return _images if isinstance(data.train, Resident) and data.classes and data.test is not None else None
 
 
-def describe(records: list[Record]) -> list[str]:
-    """A line for people per record."""
-    return [f"{r['metric']}: {readable(r['value'])}{' ' + r['unit'] if r['unit'] else ''}{r['note']}" for r in records]
-
-
-def _points(samples: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
-    result = metrics.coverage(samples, data.modes)
+def _points(points: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+    result = coverage(points, data.modes)
     total = len(data.modes.centres)
     space = {"features": "the points themselves", "features_sha256": None}
     space |= {"reference": data.name, "split": "the mixture's density", "reference_samples": None}
@@ -67,13 +62,14 @@ def _points(samples: Tensor, data: DataSet, folder: Path, device: torch.device) 
 
 
 @torch.no_grad()
-def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
-    with torch.enable_grad():
+def _images(images: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+    """The distance of the training split is what a perfect generator would reach."""
+    with torch.enable_grad():  # the classifier may have to be trained
         network = classifier(data, folder, device)
-    samples = samples.to(device)
+    images = images.to(device)
     train, test = (to_images(split.x, device) for split in (data.train, data.test))
-    read = metrics.recognition(metrics.probabilities(network, samples), CONFIDENCE)
-    distance, real = (metrics.frechet_distance(network, test, images) for images in (samples, train))
+    read = class_shares(probabilities(network, images), CONFIDENCE)
+    distance, real = (frechet_distance(network, test, x) for x in (images, train))
 
     space = {**_space(network, data), "reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
     percent, worse = {"unit": "%", "higher_is_better": True, **space}, {"higher_is_better": False, **space}
@@ -87,20 +83,20 @@ def _images(samples: Tensor, data: DataSet, folder: Path, device: torch.device) 
 
 
 @torch.no_grad()
-def _stacks(samples: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
-    """The protocol of stacked MNIST (Metz et al. 2017, section 3.3.1; 26,000 samples in PacGAN): a classifier of single
+def _stacks(images: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+    """The protocol of stacked MNIST (Metz et al. 2017, section 3.3.1; 26,000 images in PacGAN): a classifier of single
     digits reads each channel, and a triple of digits that occurs is a mode that was found.
     """
-    with torch.enable_grad():
+    with torch.enable_grad():  # the classifier may have to be trained
         network = classifier(data.channel, folder, device)
-    digits = metrics.probabilities(network, samples.to(device).flatten(0, 1)[:, None]).argmax(1).cpu()
+    digits = probabilities(network, images.to(device).flatten(0, 1)[:, None]).argmax(1).cpu()
     count = torch.bincount(stacked_label(digits.unflatten(0, (-1, 3))), minlength=data.classes).double()
     space = {**_space(network, data.channel), "reference": "uniform over all classes"}
     space |= {"split": "none", "reference_samples": None}
     return [
         _accuracy(network, data.channel, device),
         record("modes", int((count > 0).sum()), "", f" of {data.classes}", higher_is_better=True, **space),
-        record("reverse KL", metrics.from_uniform(count), "nats", " over modes", higher_is_better=False, **space),
+        record("reverse KL", from_uniform(count), "nats", " over modes", higher_is_better=False, **space),
     ]
 
 
@@ -110,18 +106,8 @@ def _space(network: nn.Module, data: DataSet) -> Record:
 
 def _accuracy(network: nn.Module, data: DataSet, device: torch.device) -> Record:
     """How often a classifier is right on the held-out split."""
-    read = metrics.probabilities(network, to_images(data.test.x, device)).argmax(1).cpu()
+    read = probabilities(network, to_images(data.test.x, device)).argmax(1).cpu()
     accuracy = float((read == data.test.label).float().mean())
     space = {"reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
     about = {"higher_is_better": True, **_space(network, data), **space}
     return record("classifier accuracy", 100 * accuracy, "%", f" on {len(data.test)} held-out images", **about)
-
-
-def record(metric: str, value: float, unit: str, note: str, **about: Any) -> Record:
-    """A metric, its value, and what was measured: higher_is_better, features, reference, split, ..."""
-    return {"metric": metric, "value": value, "unit": unit, "note": note, **about}
-
-
-def readable(value: float | None) -> str:
-    """Counts as they are, other numbers with two digits."""
-    return str(value) if value is None or isinstance(value, int) else f"{value:.2f}"

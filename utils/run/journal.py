@@ -14,7 +14,7 @@ from adversarial.passes import Turn
 from utils import pictures
 from utils.config.loading import Config, identity, to_yaml
 from utils.errors import UserError
-from utils.evaluation import generation as evaluation
+from utils.evaluation.records import describe, readable
 from utils.run.folder import RunFolder
 from utils.run.log import Log, Meter, gradient_norm, records
 from utils.run.signals import Interrupted, StopSignals
@@ -198,7 +198,7 @@ class Journal:
         with self.meter.paused():
             with self.stop.interruptible():
                 records = self.task.evaluate(self.config, self.players, self.data, self.folder.path)
-            for record, line in zip(records, evaluation.describe(records), strict=True):
+            for record, line in zip(records, describe(records), strict=True):
                 self.log.metric(step, {**record, "weights": "ema"})
                 self.log.say(f"step {step}  {line}")
             if best_step(self.folder, self.best) == step:
@@ -274,7 +274,7 @@ class Journal:
             measured = best_metrics(self.folder)
             for metric in (name for name in self.task.metrics if name in measured):
                 best = measured[metric]
-                self.log.say(f"best {metric}: {evaluation.readable(best['value'])} at step {best['step']}")
+                self.log.say(f"best {metric}: {readable(best['value'])} at step {best['step']}")
             self._tell_chosen()
         self.log.record(FINISHED, step, {})
         self.log.say(

@@ -11,18 +11,20 @@ from torch._dynamo.exc import TorchDynamoException
 
 from adversarial.augmentation import augmentation, resamples
 from adversarial.coupling import couples_samples
+from adversarial.draws import Draw
 from adversarial.games import Game, GenerationGame, Side
 from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
 from utils.config.loading import Config, penalised_slope
 from utils.data import datasets
-from utils.data.datasets import DATASETS, DataSet
-from utils.data.randomness import Draw, seeded
+from utils.data.datasets import DATASETS
+from utils.data.randomness import seeded
+from utils.data.samples import DataSet
 from utils.errors import UserError, check_name
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
-from utils.evaluation.generation import Record
+from utils.evaluation.records import Record
 from utils.evaluation.sampling import every_class, latents, sample
 from utils.training.players import Players, wrapped
 
@@ -112,7 +114,8 @@ class Generation:
         count = config.sample.count if len(data.shape) == 3 else POINTS
         z = latents(count, config.model.latent_dim, config.seed)
         samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
-        return pictures.picture(samples, columns=round(count**0.5), modes=data.modes)
+        centres = None if data.modes is None else data.modes.centres
+        return pictures.picture(samples, columns=round(count**0.5), centres=centres)
 
     def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
         """Samples in a grid, or walks between latents."""
@@ -124,7 +127,7 @@ class Generation:
             latent = latents(options.count, dimension, options.seed, options.truncation)
         samples = sample(players.average, latent, _labels(options, config, state["classes"], len(latent)))
         modes = self.load(config).modes if samples.ndim == 2 else None
-        return {kind: pictures.picture(samples, options.columns, modes)}
+        return {kind: pictures.picture(samples, options.columns, None if modes is None else modes.centres)}
 
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
         return evaluation.evaluate(

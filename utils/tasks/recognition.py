@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from adversarial import games
+from adversarial.draws import rng
 from adversarial.games import AdaptationGame, Game, InvarianceGame, Play, Recognition, View, couples_samples
 from adversarial.objectives import CROSS_ENTROPY, OBJECTIVES
 from models import FAMILIES
@@ -25,12 +26,12 @@ from models.domain import Critics, Recogniser, SplitRecogniser
 from utils import errors, pictures
 from utils.config.loading import Config, identity
 from utils.data import domains
-from utils.data.datasets import Resident, to_images
-from utils.data.domains import DOMAINS, Domains, Samples, unlabelled
-from utils.data.randomness import rng, seeded
+from utils.data.domains import DOMAINS, Domains
+from utils.data.randomness import seeded
+from utils.data.samples import Resident, Samples, to_images
 from utils.errors import UserError, check_name
 from utils.evaluation import selection
-from utils.evaluation.generation import Record, record
+from utils.evaluation.records import Record, record
 from utils.evaluation.sampling import evaluating
 from utils.pictures import Cloud, Plane
 from utils.tasks.generation import Pictures, check_rule, judges_in_one_call, no_family
@@ -231,7 +232,7 @@ class Adaptation:
 
     def shown_samples(self, data: Domains) -> Samples:
         """Samples to read in, without labels: the target's, an unseen domain's, or held-out ones of the source."""
-        return unlabelled(next(x for x in (data.target, data.oracle, data.validation) if x is not None))
+        return next(x for x in (data.target, data.oracle, data.validation) if x is not None).unlabelled()
 
     def look(self, config: Config, players: Players, samples: Samples, source: bool = False) -> Seen:
         """The average recogniser on up to ``evaluate.samples`` of the samples."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adversarial.games import Game
 from utils.config.loading import Config
 from utils.errors import UserError, check_name
-from utils.evaluation.generation import Record
+from utils.evaluation.records import Record
 from utils.tasks.generation import Generation, Pictures
 from utils.tasks.recognition import Adaptation, Invariance
 from utils.training.players import Players

@@ -1,17 +1,18 @@
-"""From a data set to the rounds of every step, as a function of (seed, step)."""
+"""The batches of every step: a function of (seed, step)."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import count, repeat
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from adversarial.draws import Draw, rng
+from adversarial.draws import Draw
 from adversarial.games import Batch
 from utils.config.loading import Config
-from utils.data.datasets import Resident, Samples, Streamed, to_images
+from utils.data.fitting import Images
+from utils.data.order import indices_at
+from utils.data.samples import Resident, Samples, Streamed, to_images
 from utils.errors import UserError
 from utils.training.processes import memory_format
 
@@ -24,10 +25,11 @@ def rounds(
 ) -> Iterator[list[Round]]:
     """Yield the ``update.critic_steps`` rounds of step ``start``, ``start + 1``, ... without end.
 
-    ``rows`` are this process's rows of each global batch. Unlabelled samples of a ``target`` domain come in an order of
-    their own, as many as of the first.
+    ``rows`` are this process's rows of each global batch. Samples of a ``target`` domain are as many as of ``samples``,
+    without labels, and shuffled independently.
     """
     critic_steps, layout = config.update.critic_steps, memory_format(config)
+    mirror = isinstance(config.data, Images) and config.data.mirror  # points and vectors have no mirror image
     ours = _stream(config, samples, "order", start, rows, device)
     theirs = repeat((None, None, None)) if target is None else _stream(config, target, "target", start, rows, device)
     for step in count(start):
@@ -35,9 +37,9 @@ def rounds(
         for i in range(critic_steps):
             draw = Draw((config.seed, step, i), config.train.batch_size, rows, device)
             (x, label, attribute), (other, _, _) = next(ours), next(theirs)
-            x = _prepared(x, draw, "mirror", config.data.mirror, layout)
+            x = _prepared(x, draw, "mirror", mirror, layout)
             if other is not None:
-                other = _prepared(other, draw, "mirror target", config.data.mirror, layout)
+                other = _prepared(other, draw, "mirror target", mirror, layout)
             drawn.append((Batch(x, label, other, attribute), draw))
         yield drawn
 
@@ -45,6 +47,7 @@ def rounds(
 def _stream(
     config: Config, samples: Samples, order: str, start: int, rows: slice, device: torch.device
 ) -> Iterator[Triple]:
+    """This process's rows of every round's batch, from step ``start`` on."""
     size, critic_steps = config.train.batch_size, config.update.critic_steps
     indices = (
         indices_at(config.seed, len(samples), (step * critic_steps + i) * size, size, order)[rows]
@@ -56,27 +59,8 @@ def _stream(
     return _streamed(samples, indices, device, config.data.workers)
 
 
-def indices_at(seed: int, n: int, position: int, length: int, order: str = "order") -> Tensor:
-    """Sample indices at ``position``, ..., ``position + length - 1`` of an endless shuffled reading of ``n`` samples.
-
-    Every epoch is a permutation of its own; a batch may straddle epochs, so no sample is ever dropped.
-    """
-    parts = []
-    while length > 0:
-        epoch, offset = divmod(position, n)
-        part = permutation(seed, epoch, n, order)[offset : offset + length]
-        parts.append(part)
-        position, length = position + len(part), length - len(part)
-    return torch.cat(parts)
-
-
-@lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, n: int, order: str = "order") -> Tensor:
-    """The order of ``n`` samples in an epoch."""
-    return torch.randperm(n, generator=rng(seed, order, epoch))
-
-
 def _resident(samples: Resident, indices: Iterator[Tensor], device: torch.device) -> Iterator[Triple]:
+    # The whole set is copied to the device once; afterwards only indices travel.
     x = samples.x.to(device)
     known = [None if y is None else y.to(device) for y in (samples.label, samples.attribute)]
     for index in indices:
@@ -92,7 +76,7 @@ def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device
         num_workers=workers,
         collate_fn=_stacked,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # or the loader would draw from the global one
+        generator=torch.Generator(),  # otherwise the loader would draw a seed from PyTorch's global generator
     )
     for batch in loader:
         if isinstance(batch, UserError):
@@ -104,7 +88,10 @@ def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device
 
 
 def _stacked(items: list[tuple[Tensor | UserError, int]]) -> tuple[Tensor, Tensor] | UserError:
-    """One tensor a batch, made in the worker; or the first error, which is for the main process to raise."""
+    """Images ``[N, C, R, R]`` and their indices ``[N]``; or the first error, for the main process to raise.
+
+    Runs in the worker: one tensor a batch passes between the processes.
+    """
     errors = [x for x, _ in items if isinstance(x, UserError)]
     if errors:
         return errors[0]
@@ -112,7 +99,7 @@ def _stacked(items: list[tuple[Tensor | UserError, int]]) -> tuple[Tensor, Tenso
 
 
 class _WithIndex(torch.utils.data.Dataset):
-    """A sample together with its index, by which the main process finds the label."""
+    """Samples with their indices, by which the main process looks up the labels."""
 
     def __init__(self, samples: Streamed):
         self.samples = samples
@@ -125,7 +112,7 @@ class _WithIndex(torch.utils.data.Dataset):
 
 
 def _prepared(x: Tensor, draw: Draw, stream: str, mirror: bool, memory_format: torch.memory_format) -> Tensor:
-    """Images from uint8 to [-1, 1], mirrored with probability 1/2 if asked for; points in the default precision."""
+    """Return uint8 images in [-1, 1], each mirrored with probability 1/2 if ``mirror``; others in default precision."""
     if x.dtype != torch.uint8:
         return x.to(torch.get_default_dtype())
     x = to_images(x, x.device).contiguous(memory_format=memory_format)

@@ -12,8 +12,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
+from adversarial.draws import seed_of
 from utils.config.loading import Config
-from utils.data.randomness import seed_of
 from utils.errors import UserError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

@@ -28,6 +28,11 @@ from utils.config.loading import (
     to_yaml,
 )
 from utils.data.datasets import DATASETS
+from utils.data.domains import DOMAINS
+from utils.data.image_files import ImageFiles
+from utils.data.image_sets import MnistM, TorchvisionSet
+from utils.data.sections import data_section
+from utils.data.vectors import VectorFiles
 from utils.errors import UserError
 from utils.tasks.generation import Generation
 from utils.tasks.registry import TASKS, task_of
@@ -185,8 +190,8 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
         ("optimizer.critic_lr=1", "optimizer.critic_lr", 1.0),
         ("optimizer.betas=[0.0,0.9]", "optimizer.betas", [0.0, 0.9]),
         ("game.conditional=true", "game.conditional", True),
-        ("data.root=/a/b c", "data.root", "/a/b c"),
-        ("data.root=a=b", "data.root", "a=b"),
+        ("run.dir=/a/b c", "run.dir", "/a/b c"),
+        ("run.dir=a=b", "run.dir", "a=b"),
         ("run.name=a-b_c.1", "run.name", "a-b_c.1"),
         ("run.name=é", "run.name", "é"),
         ("penalty.every.r1=16", "penalty.every", {"r1": 16}),
@@ -242,6 +247,7 @@ def test_loading_leaves_the_schema_alone(empty):
 # --- What is refused. The words are what the sentence must contain: the key, and the valid names.
 
 
+VECTORS = ["game.name=adaptation", "data.name=vectors"]
 REFUSED = {
     "unknown-section": (["optimiser.eps=1"], ["'optimiser'", "did you mean 'optimizer'", "the command line"]),
     "unknown-key": (["train.step=1"], ["'train.step'", "did you mean 'steps'", "batch_size"]),
@@ -320,11 +326,11 @@ REFUSED = {
     "line-break-in-place-of-a-section": (['train="a\\nb"'], ["'train'"]),
     "line-break-without-a-key": (["a\nb"], ["key=value"]),
     "compile-with-r1": (
-        ["train.compile=true", "penalty.r1=1", "game.name=adaptation"],
+        ["train.compile=true", "penalty.r1=1", "game.name=adaptation", "data.name=moons"],
         ["train.compile", "penalty.r1"],
     ),
     "compile-with-gp": (
-        ["train.compile=true", "penalty.gp=1", "game.name=adaptation"],
+        ["train.compile=true", "penalty.gp=1", "game.name=adaptation", "data.name=moons"],
         ["train.compile", "penalty.gp"],
     ),
     "penalties-never": (["penalty.every.gp=0"], ["penalty.every.gp is 0", "at least 1"]),
@@ -363,6 +369,17 @@ REFUSED = {
         ["update.reuse_fakes=true", "update.rule=simultaneous"],
         ["update.reuse_fakes", "alternating", "simultaneous"],
     ),
+    "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'", *TASKS]),
+    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
+    "data-of-another-game": (["game.name=adaptation"], ["data.name 'digits' is unknown", *DOMAINS]),
+    "line-break-in-the-data": (['data.name="a\\nb"'], ["data.name"]),
+    "line-break-in-the-game": (['game.name="a\\nb"'], ["game.name"]),
+    "key-of-another-set": (["data.name=ring", "data.workers=2"], ["'data.workers'", "Valid are: name"]),
+    "no-such-fit": (["data.fit=padd"], ["data.fit", "exact", "pad", "crop"]),
+    "no-loader-processes": (["data.name=folder", "data.workers=-1"], ["data.workers is -1", "at least 0"]),
+    "no-memory": (["data.name=zip", "data.resident_gib=nan"], ["data.resident_gib is nan", "at least 0"]),
+    "nothing-held-out": ([*VECTORS, "data.validation=0"], ["data.validation is 0.0", "above 0"]),
+    "all-held-out": ([*VECTORS, "data.validation=1"], ["data.validation is 1.0", "below 1"]),
     "run-name-with-a-slash": (["run.name=a/b"], ["run.name", "a/b", "run.dir"]),
     "run-name-upwards": (["run.name=.."], ["run.name", "run.dir"]),
     "run-name-of-here": (["run.name=."], ["run.name", "run.dir"]),
@@ -376,10 +393,6 @@ def test_refused_overrides(empty, overrides, words):
 
 
 REFUSED_BY_THE_GAME = {
-    "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'", *TASKS]),
-    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
-    "line-break-in-a-name": (['data.name="a\\nb"'], ["data.name"]),
-    "line-break-in-the-game": (['game.name="a\\nb"'], ["game.name"]),
     "networks-of-another-game": (["model.name=dense"], ["model.name=dense", "game.name=generation", "dcgan", "mlp"]),
     "unknown-best": (
         ["checkpoint.best=FID"],
@@ -413,7 +426,7 @@ def test_metrics_by_which_the_best_model_may_be_chosen(empty, best):
         "guard.score_gap=-1",
         "guard.patience=0", "guard.rollbacks=-1", "train.accumulate=0",
         "sample.every=-1", "sample.count=0", "evaluate.every=-1", "evaluate.samples=1",
-        "checkpoint.every=0", "checkpoint.keep=1", "data.workers=-1", "model.latent_dim=0", "model.critic_width=-1",
+        "checkpoint.every=0", "checkpoint.keep=1", "data.resolution=0", "model.latent_dim=0", "model.critic_width=-1",
     ],
 )  # fmt: skip
 def test_out_of_range(empty, override):
@@ -441,7 +454,7 @@ def test_an_epsilon_that_would_divide_by_zero(empty, value):
     [
         "train.steps=1", "train.steps=null", "train.batch_size=1", "update.coefficient=0", "penalty.r1=0",
         "optimizer.critic_lr=0", "ema.half_life=0", "ema.ramp_up=0", "sample.every=0", "evaluate.every=0",
-        "checkpoint.keep=2", "data.workers=0", "optimizer.betas=[0,0]",
+        "checkpoint.keep=2", "data.resolution=1", "optimizer.betas=[0,0]",
     ],
 )  # fmt: skip
 def test_the_edge_of_a_range_is_in_it(empty, override):
@@ -551,7 +564,7 @@ def test_a_run_loads_its_own_config(recipe, tmp_path):
 
 
 def test_a_run_can_be_read_with_another_place_of_its_data(tmp_path):
-    (tmp_path / "config.yaml").write_text(to_yaml(Config()))
+    (tmp_path / "config.yaml").write_text(to_yaml(Config(data=TorchvisionSet("mnist"))))
     assert load_run(tmp_path, ["data.root=elsewhere"]).data.root == "elsewhere"
 
 
@@ -607,14 +620,16 @@ def as_override(key: str, value) -> str:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=CHOICES), st.sampled_from(sorted(FAMILIES)))
-@example({"run.name": "no", "run.dir": "1e3", "data.root": "# null: [x"}, "mlp")
-@example({"run.name": "007", "run.dir": "'", "data.root": '"'}, "mlp")
-@example({"run.name": "2024-01-01", "run.dir": "1:30", "data.root": "~"}, "mlp")
+@example({"run.name": "no", "run.dir": "1e3", "data.name": "mnist", "data.root": "# null: [x"}, "mlp")
+@example({"run.name": "007", "run.dir": "'", "data.name": "folder", "data.root": '"'}, "mlp")
+@example({"run.name": "2024-01-01", "run.dir": "1:30", "data.name": "zip", "data.root": "~"}, "mlp")
 @example({"penalty.r1": 1e308, "optimizer.eps": 5e-324}, "dcgan")
 @example({"train.steps": None}, "dense")
 def test_what_was_set_comes_back_from_yaml(empty, tmp_path, values, family):
+    data = data_section(values.get("data.name", "digits"), "generation")
     fields = {f"model.{field.name}" for field in dataclasses.fields(FAMILIES[family].config)}
-    values = {key: value for key, value in values.items() if not key.startswith("model.") or key in fields}
+    fields |= {f"data.{field.name}" for field in dataclasses.fields(data)}
+    values = {key: value for key, value in values.items() if not key.startswith(("model.", "data.")) or key in fields}
     config = load(empty, [f"model.name={family}", *(as_override(*item) for item in values.items())])
     for key, value in values.items():
         assert value_of(config, key) == value
@@ -655,9 +670,18 @@ def test_fields_of_the_whole_config_say_what_they_are():
 # --- What identifies a run
 
 
-@pytest.mark.parametrize("key", KEYS)
+DATA_SETS = [MnistM("mnist_m"), ImageFiles("folder"), VectorFiles()]
+DATA_KEYS = {f"data.{field.name}": data for data in DATA_SETS for field in dataclasses.fields(data)}
+
+
+def config_with(key: str) -> Config:
+    """A config whose data set has the key."""
+    return Config(data=dataclasses.replace(DATA_KEYS[key])) if key in DATA_KEYS else Config()
+
+
+@pytest.mark.parametrize("key", sorted({*KEYS, *DATA_KEYS}))
 def test_differences_are_seen_unless_they_are_runtime(key):
-    config = Config()
+    config = config_with(key)
     runtime = key in RUNTIME_KEYS or key.split(".")[0] in RUNTIME_KEYS
     found = differences(identity(config), identity(changed(config, key)))
     if runtime:
@@ -668,7 +692,7 @@ def test_differences_are_seen_unless_they_are_runtime(key):
 
 
 def test_every_runtime_key_is_a_key():
-    assert [key for key in RUNTIME_KEYS if key not in [*KEYS, *SECTIONS]] == []
+    assert [key for key in RUNTIME_KEYS if key not in [*KEYS, *DATA_KEYS, *SECTIONS]] == []
 
 
 @pytest.mark.parametrize(
@@ -681,7 +705,8 @@ def test_every_runtime_key_is_a_key():
     ],
 )  # fmt: skip
 def test_what_changes_the_numbers_identifies_the_run(key):
-    assert differences(identity(Config()), identity(changed(Config(), key)))
+    config = config_with(key)
+    assert differences(identity(config), identity(changed(config, key)))
 
 
 @pytest.mark.parametrize(
@@ -692,7 +717,8 @@ def test_what_changes_the_numbers_identifies_the_run(key):
     ],
 )  # fmt: skip
 def test_what_is_only_about_the_machine_does_not(key):
-    assert differences(identity(Config()), identity(changed(Config(), key))) == []
+    config = config_with(key)
+    assert differences(identity(config), identity(changed(config, key))) == []
 
 
 def test_another_family_of_networks_differs(empty):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from utils.data.datasets import DataSet, Resident
+from utils.data.samples import DataSet, Resident, to_images
 from utils.evaluation import classifier as module
-from utils.evaluation.classifier import Classifier, classifier, sha256, to_images
+from utils.evaluation.classifier import Classifier, ClassShares, class_shares, classifier, probabilities, sha256
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def training(monkeypatch) -> list:
 
 
 def data_of(classes: int = 3, size: int = 8, channels: int = 1, n: int = 30) -> DataSet:
-    """Each class is bright in a column of its own."""
+    """Each class is bright in a different column."""
     draw = torch.Generator().manual_seed(0)
     label = torch.arange(n) % classes
     x = torch.randint(0, 60, (n, channels, size, size), generator=draw, dtype=torch.uint8)
@@ -177,3 +177,37 @@ def test_bytes_become_images():
     got = to_images(torch.tensor([0, 255], dtype=torch.uint8), CPU)
     assert got.tolist() == [-1.0, 1.0]
     assert got.dtype == torch.float32
+
+
+# --- What it reads
+
+
+def test_probabilities_are_those_of_the_network():
+    network = Classifier((1, 4, 4), 3).double().eval().requires_grad_(False)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(module.EVALUATED_AT_ONCE + 3, 1, 4, 4, generator=draw, dtype=torch.float64) * 2 - 1
+    got = probabilities(network, x)
+    assert got.shape == (len(x), 3)
+    # Two batches and one may sum in another order: 16 rounding errors per layer are more than enough for 4 layers.
+    assert float((got - network(x).softmax(1)).abs().max()) < 64 * torch.finfo(torch.float64).eps * 16
+    assert float((got.sum(1) - 1).abs().max()) < 8 * torch.finfo(torch.float64).eps
+
+
+def test_class_shares_by_hand():
+    probability = torch.tensor([[0.95, 0.05, 0.0], [0.5, 0.3, 0.2], [0.0, 1.0, 0.0], [0.2, 0.75, 0.05]])
+    read = class_shares(probability, threshold=0.7)
+    assert read == ClassShares(confident=0.75, rarest=0.0, shares=[0.5, 0.5, 0.0])
+
+
+def test_class_shares_at_the_threshold_is_not_above_it():
+    assert class_shares(torch.tensor([[0.5, 0.5]]), threshold=0.5).confident == 0.0
+
+
+def test_class_shares_of_a_balanced_set():
+    read = class_shares(torch.eye(4).repeat(2, 1))
+    assert read == ClassShares(confident=1.0, rarest=0.25, shares=[0.25] * 4)
+
+
+def test_class_shares_of_one_class_only():
+    read = class_shares(torch.eye(4)[:1].expand(5, 4))
+    assert read == ClassShares(confident=1.0, rarest=0.0, shares=[1.0, 0.0, 0.0, 0.0])

@@ -10,10 +10,12 @@ from torch import nn
 from models import dcgan
 from tests.runs import alone
 from utils.config.loading import Config
-from utils.data.datasets import DataSet, Modes, Resident, Streamed
+from utils.data.samples import DataSet, Modes, Resident, Streamed
+from utils.evaluation import classifier
 from utils.evaluation import generation as evaluation
 from utils.evaluation.classifier import sha256
-from utils.evaluation.generation import classifier, describe, evaluate
+from utils.evaluation.generation import evaluate
+from utils.evaluation.records import describe
 from utils.evaluation.sampling import latents
 from utils.run.folder import RunFolder
 from utils.run.journal import Journal, best_metrics

@@ -8,8 +8,8 @@ import torch
 from models import mlp
 from tests.runs import alone
 from utils.config.loading import Config
-from utils.data.datasets import DataSet, Resident
-from utils.evaluation.generation import record
+from utils.data.samples import DataSet, Resident
+from utils.evaluation.records import record
 from utils.run.folder import RunFolder
 from utils.run.journal import Journal, best_metrics, best_step, due, is_finished
 from utils.run.log import Log

@@ -14,8 +14,10 @@ from models import dense
 from models.domain import CriticConfig, Critics, Recogniser, SplitRecogniser
 from tests.runs import ROOT
 from utils.config import loading as config
-from utils.data.datasets import DataConfig, Files, Resident, Streamed
 from utils.data.domains import Domains
+from utils.data.files import Files
+from utils.data.fitting import FittedImages
+from utils.data.samples import Resident, Streamed
 from utils.errors import UserError
 from utils.tasks import recognition
 from utils.tasks.recognition import ORACLE, Adaptation, Invariance, Seen, see, some
@@ -85,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_raised(tmp_path):
     (tmp_path / "0.png").write_bytes(b"junk")
     files = Files(str(tmp_path), ["0.png"], lambda root, name: Path(root, name).read_bytes())
     with pytest.raises(UserError, match=r"'0.png'"):
-        see(recogniser(), Streamed(files, None, 3, DataConfig()), games.features)
+        see(recogniser(), Streamed(files, None, 3, FittedImages()), games.features)
 
 
 def test_some_samples_are_always_the_same_ones():

@@ -6,69 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from adversarial.draws import Draw
 from utils.config.loading import Config
 from utils.data import datasets
-from utils.data.datasets import DataConfig, Resident, Streamed
-from utils.data.randomness import Draw
+from utils.data.image_files import ImageFiles
+from utils.data.order import indices_at
+from utils.data.points import Points
+from utils.data.samples import Resident, Streamed
 from utils.errors import UserError
-from utils.training.batches import indices_at, permutation, rounds
+from utils.training.batches import rounds
 
 CPU = torch.device("cpu")
 ALL = slice(None)
 N, SIZE = 10, 8
-
-
-# --- The order
-
-
-@given(
-    seed=st.integers(0, 5),
-    n=st.integers(1, 12),
-    position=st.integers(0, 40),
-    a=st.integers(1, 30),
-    b=st.integers(1, 30),
-)
-def test_two_readings_are_one_longer_reading(seed, n, position, a, b):
-    parts = indices_at(seed, n, position, a), indices_at(seed, n, position + a, b)
-    assert torch.equal(torch.cat(parts), indices_at(seed, n, position, a + b))
-
-
-@given(seed=st.integers(0, 5), n=st.integers(1, 12), epoch=st.integers(0, 5))
-def test_every_epoch_is_a_permutation(seed, n, epoch):
-    assert sorted(indices_at(seed, n, epoch * n, n).tolist()) == list(range(n))
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
-    n = 50
-    orders = [indices_at(seed, n, epoch * n, n) for seed in (0, 1) for epoch in (0, 1, 2)]
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(orders, 2))
-
-
-def test_a_batch_straddles_epochs():
-    """No sample is dropped at the end of an epoch: 3 batches of 4 over 6 samples are 2 whole epochs."""
-    seen = torch.cat([indices_at(0, 6, position, 4) for position in (0, 4, 8)])
-    assert sorted(seen[:6].tolist()) == sorted(seen[6:].tolist()) == list(range(6))
-
-
-def test_a_batch_longer_than_several_epochs():
-    seen = indices_at(0, 3, 1, 11)
-    assert len(seen) == 11
-    assert torch.equal(seen, indices_at(0, 3, 0, 12)[1:])
-
-
-def test_a_position_far_into_a_run_needs_no_reading_up_to_it():
-    assert sorted(indices_at(0, 7, 7 * 10**15, 7).tolist()) == list(range(7))
-
-
-def test_the_order_leaves_the_global_generator_alone():
-    permutation.cache_clear()
-    before = torch.random.get_rng_state()
-    indices_at(0, 9, 0, 9)
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 # --- Rounds
@@ -90,7 +42,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def read(root: Path, resident: bool) -> Resident | Streamed:
-    config = DataConfig(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
+    config = ImageFiles(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
     samples = datasets.load(config, seed=0).train
     assert isinstance(samples, Resident if resident else Streamed)
     return samples
@@ -107,9 +59,8 @@ def streamed(root) -> Streamed:
 
 
 def settings_of(batch_size: int = 4, critic_steps: int = 1, mirror: bool = True, workers: int = 0) -> Config:
-    config = Config()
+    config = Config(data=ImageFiles(mirror=mirror, workers=workers))
     config.train.batch_size, config.update.critic_steps = batch_size, critic_steps
-    config.data.mirror, config.data.workers = mirror, workers
     return config
 
 
@@ -237,7 +188,7 @@ def test_all_values_lie_between():
 
 
 def flipped(config: Config, samples: Resident, steps: int, start: int = 0) -> torch.Tensor:
-    """Whether each image of the steps is the mirror image of what lies in the set; neither is an error."""
+    """Whether each image of the steps is the mirror image of the one in the set; a third image is an error."""
     original = samples.x.float() / 127.5 - 1
     seen = []
     for step, drawn in enumerate(first(steps, config, samples, start), start):
@@ -280,7 +231,9 @@ def test_points_pass_as_they_are(labelled):
     draw = torch.Generator().manual_seed(0)
     x = 7 * torch.randn(N, 2, generator=draw)
     samples = Resident(x, torch.arange(N) if labelled else None)
-    ((batch, _),) = first(1, settings_of(batch_size=N, mirror=True), samples)[0]
+    config = settings_of(batch_size=N)
+    config.data = Points()
+    ((batch, _),) = first(1, config, samples)[0]
     order = indices_at(0, N, 0, N)
     assert torch.equal(batch.x, x[order])
     assert torch.equal(batch.label, order) if labelled else batch.label is None

@@ -1,0 +1,123 @@
+"""The keys of ``data.*``: each set has those that it uses, bounded, explained, and fast to import."""
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from tests.utils.data.helpers import refused_set
+from utils.data.datasets import DATASETS
+from utils.data.domains import DOMAINS
+from utils.data.fitting import FittedImages
+from utils.data.sections import data_section
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+SECTIONS = {
+    **{name: data_section(name, "generation") for name in DATASETS},
+    **{f"{name}-pair": data_section(name, "adaptation") for name in DOMAINS},
+}
+IMAGES = ["name", "resolution", "mirror", "fit"]
+TORCHVISION = [*IMAGES, "root", "download"]
+FILES = [*IMAGES, "root", "workers", "resident_gib"]
+KEYS = {
+    "digits": IMAGES,
+    "ring": ["name"],
+    "grid": ["name"],
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "usps", "svhn", "stacked_mnist"), TORCHVISION),
+    "mnist_m": [*TORCHVISION, "photos"],
+    "folder": FILES,
+    "zip": FILES,
+    "moons-pair": ["name"],
+    "digit_patches-pair": ["name", "resolution", "mirror"],
+    "digit_cameras-pair": ["name", "resolution", "mirror", "validation"],
+    "images-pair": [*TORCHVISION, "photos", "source", "target"],
+    "domain_folders-pair": [*FILES, "source", "target", "validation"],
+    "vectors-pair": ["name", "root", "source", "target", "transform", "validation"],
+    "amazon_reviews-pair": ["name", "root", "source", "target", "transform"],
+}
+DEFAULTS = {
+    "root": "data", "source": "", "target": "", "photos": "", "validation": 0.1, "transform": "none",
+    "download": False, "resolution": 8, "fit": "exact", "mirror": False, "workers": 2, "resident_gib": 4.0,
+}  # fmt: skip
+BOUNDS = {
+    "resolution": "Ge(ge=1)",
+    "workers": "Ge(ge=0)",
+    "resident_gib": "Ge(ge=0)",
+    "validation": "Gt(gt=0), Lt(lt=1)",
+}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_set_has_the_keys_that_it_uses(name):
+    assert [field.name for field in dataclasses.fields(SECTIONS[name])] == KEYS[name]
+
+
+def test_every_set_is_in_the_table():
+    assert SECTIONS.keys() == KEYS.keys()
+
+
+@pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)
+def test_a_key_has_the_same_default_and_bounds_in_every_set(section):
+    defaults = dataclasses.asdict(section())
+    assert {key: value for key, value in defaults.items() if key != "name"} == {
+        key: DEFAULTS[key] for key in defaults if key != "name"
+    }
+    for key, hint in get_type_hints(section, include_extras=True).items():
+        assert ", ".join(map(str, getattr(hint, "__metadata__", ()))) == BOUNDS.get(key, "")
+
+
+@pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)
+def test_every_field_is_explained_by_one_comment_on_its_line(section):
+    source = "\n".join(inspect.getsource(base) for base in section.__mro__ if dataclasses.is_dataclass(base))
+    for field in dataclasses.fields(section):
+        assert re.search(rf"^    {field.name}: .+ = \S+  # \S", source, re.MULTILINE), field.name
+
+
+def test_the_default_set_is_digits():
+    assert data_section(FittedImages().name, "generation") is FittedImages
+
+
+@pytest.mark.parametrize(
+    ("name", "game", "words"),
+    [
+        ("digit", "generation", ["data.name 'digit' is unknown; did you mean 'digits'", *DATASETS]),
+        ("moon", "adaptation", ["data.name 'moon' is unknown; did you mean 'moons'", *DOMAINS]),
+        ("ring", "adaptation", ["data.name 'ring' is unknown", "moons"]),
+        ("moons", "generation", ["data.name 'moons' is unknown", "digits"]),
+        ("usps", "invariance", ["data.name 'usps' is unknown"]),
+        ("digits", "generaton", ["game.name 'generaton' is unknown; did you mean 'generation'", "invariance"]),
+    ],
+)
+def test_unknown_names_get_a_hint(name, game, words):
+    with pytest.raises(UserError) as caught:
+        data_section(name, game)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_unknown_names_and_sizes_are_refused_on_loading():
+    assert "did you mean 'digits'" in refused_set(FittedImages("digit"))
+    message = refused_set(FittedImages(fit="padd"))
+    assert "data.fit" in message
+    assert "'pad'" in message
+    assert "data.resolution=0" in refused_set(FittedImages(resolution=0))
+
+
+SLOW = {"torchvision", "sklearn", "scipy", "matplotlib", "torchmetrics", "PIL"}
+ROOMS = [
+    f"utils.{room}.{path.stem}" for room in ("data", "evaluation") for path in (ROOT / f"utils/{room}").glob("*.py")
+]
+
+
+@pytest.mark.parametrize("modules", [["utils.data.sections"], [*ROOMS, "utils.pictures"]], ids=["sections", "all"])
+def test_nothing_slow_is_imported_at_start_up(modules):
+    script = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {name.partition(".")[0] for name in found.stdout.split()}
+    assert "torch" in imported
+    assert imported & SLOW == set()

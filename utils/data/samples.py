@@ -1,0 +1,123 @@
+"""Containers of samples: in memory or streamed from disk, and the data set that they are splits of."""
+
+import copy
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from utils.data.files import GRAY_MODES, Files, open_image
+from utils.data.fitting import FittedImages, fit
+from utils.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Samples in memory: uint8 images ``[n, C, R, R]`` or float32 points ``[n, D]``, and int64 labels ``[n]``."""
+
+    x: Tensor
+    label: Tensor | None
+    attribute: Tensor | None = None  # int64 [n]: the camera, person or domain of each sample
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, R, R) or (D,), of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def part(self, index: Tensor) -> "Resident":
+        """The samples at ``index``."""
+        label, attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
+        return Resident(self.x[index], label, attribute)
+
+    def unlabelled(self) -> "Resident":
+        """The same samples without labels and attributes."""
+        return Resident(self.x, None)
+
+
+class Streamed(torch.utils.data.Dataset):
+    """Image files decoded one at a time, to uint8 ``[C, R, R]``.
+
+    A file that cannot be used is returned as a UserError, for the caller to raise: a loader's worker process would wrap
+    a raised one in a stack trace. Holds no open file, so workers may be forked or spawned.
+    """
+
+    def __init__(
+        self, files: Files, label: Tensor | None, channels: int, config: FittedImages, attribute: Tensor | None = None
+    ):
+        self.files, self.label, self.attribute = files, label, attribute
+        self.channels, self.config = channels, config
+
+    def __len__(self) -> int:
+        return len(self.files.names)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, R, R), of one sample."""
+        return (self.channels, self.config.resolution, self.config.resolution)
+
+    def part(self, index: Tensor) -> "Streamed":
+        """The samples at ``index``."""
+        chosen = copy.copy(self)
+        chosen.files = self.files._replace(names=[self.files.names[i] for i in index.tolist()])
+        chosen.label, chosen.attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
+        return chosen
+
+    def unlabelled(self) -> "Streamed":
+        """The same samples without labels and attributes."""
+        return Streamed(self.files, None, self.channels, self.config)
+
+    def __getitem__(self, i: int) -> Tensor | UserError:
+        try:
+            return self._decode(self.files.names[i])
+        except UserError as error:
+            return error
+
+    def _decode(self, name: str) -> Tensor:
+        from torchvision.transforms.v2 import functional as tv  # here for a fast start-up
+
+        image = open_image(self.files, name)
+        if self.channels == 1 and image.mode not in GRAY_MODES:
+            raise UserError(
+                f"The image '{name}' in '{self.files.root}' has colours (mode {image.mode}) but the first one, "
+                f"'{self.files.names[0]}', is grayscale; convert one of the two."
+            )
+        pixels = tv.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
+        return fit(pixels, self.config.resolution, self.config.fit, f"The image '{name}' in '{self.files.root}'")
+
+
+Samples = Resident | Streamed
+
+
+class Modes(NamedTuple):
+    """A mixture of equally likely Gaussians: ``centres [K, 2]`` and their common standard deviation."""
+
+    centres: Tensor
+    sigma: float
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """What a GAN trains on.
+
+    ``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None if the source has no held-out split.
+    ``channel`` is set for images whose channels are samples of another set, as in stacked MNIST.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    train: Samples
+    test: Resident | None
+    modes: Modes | None = None
+    channel: "DataSet | None" = None
+    class_names: tuple[str, ...] = ()  # empty if the classes have numbers only
+    target: None = None  # games of domains have a second domain, a GAN has none
+
+
+def to_images(x: Tensor, device: torch.device) -> Tensor:
+    """Return uint8 images in [-1, 1], in PyTorch's default precision, on ``device``."""
+    return x.to(device).to(torch.get_default_dtype()) / 127.5 - 1
