@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 from utils.data import domains  # noqa: E402
 from utils.data.datasets import DataConfig  # noqa: E402
-from utils.tasks.recognition import ORACLE, Adaptation  # noqa: E402
+from utils.evaluation.recognisers import ORACLE  # noqa: E402
+from utils.tasks.adaptation import Adaptation  # noqa: E402
 
 
 def remembering(load: Callable) -> Callable:
@@ -179,9 +180,10 @@ def show(values: list[float], digits: int = 1) -> str:
 
 def table(title: str, runs: list[Run]) -> list[str]:
     """One experiment: a row an arm."""
+    metric = Adaptation.best_metric
     lines = [
         f"## {title}", "",
-        f"| arm | target accuracy, last step | chosen by {Adaptation.best} | source | proxy A-distance | seeds |",
+        f"| arm | target accuracy, last step | chosen by {metric} | source | proxy A-distance | seeds |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for arm in dict.fromkeys(run.arm for run in runs):
@@ -189,7 +191,7 @@ def table(title: str, runs: list[Run]) -> list[str]:
         if done:
             columns = (
                 show([last(m, ORACLE) for m in done]),
-                show([chosen(m, Adaptation.best) for m in done]),
+                show([chosen(m, metric) for m in done]),
                 show([last(m, "source accuracy") for m in done]),
                 show([last(m, "proxy A-distance") for m in done], 2),
             )

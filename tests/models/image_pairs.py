@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from adversarial.coupling import couples_samples
+from adversarial.games import Side
+from adversarial.penalties import take_slopes
 
 
 def parameters(network: nn.Module) -> int:
