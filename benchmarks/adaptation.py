@@ -18,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread a run, as many runs as --jobs
 
@@ -30,15 +29,16 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from utils.data import domains  # noqa: E402
-from utils.tasks.recognition import ORACLE, Adaptation  # noqa: E402
+from utils.evaluation.recognisers import ORACLE  # noqa: E402
+from utils.tasks.adaptation import Adaptation  # noqa: E402
 
 
 def remembering(load: Callable) -> Callable:
     """``domains.load`` that reads files once a process: they are the same for all seeds and arms."""
     known: dict[tuple, domains.Domains] = {}
 
-    def remembered(config: Any, seed: int, target_only: bool = False) -> domains.Domains:
-        key = (repr(config), target_only, None if getattr(config, "root", "data") != "data" else seed)
+    def remembered(config: object, seed: int, target_only: bool = False) -> domains.Domains:
+        key = (repr(config), target_only, None if config.root != "data" else seed)
         if key not in known:
             known[key] = load(config, seed, target_only)
         return known[key]
@@ -179,9 +179,10 @@ def show(values: list[float], digits: int = 1) -> str:
 
 def table(title: str, runs: list[Run]) -> list[str]:
     """One experiment: a row an arm."""
+    metric = Adaptation.best_metric
     lines = [
         f"## {title}", "",
-        f"| arm | target accuracy, last step | chosen by {Adaptation.best} | source | proxy A-distance | seeds |",
+        f"| arm | target accuracy, last step | chosen by {metric} | source | proxy A-distance | seeds |",
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for arm in dict.fromkeys(run.arm for run in runs):
@@ -189,7 +190,7 @@ def table(title: str, runs: list[Run]) -> list[str]:
         if done:
             columns = (
                 show([last(m, ORACLE) for m in done]),
-                show([chosen(m, Adaptation.best) for m in done]),
+                show([chosen(m, metric) for m in done]),
                 show([last(m, "source accuracy") for m in done]),
                 show([last(m, "proxy A-distance") for m in done], 2),
             )

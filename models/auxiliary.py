@@ -1,4 +1,4 @@
-"""A critic that names the class instead of being told it (AC-GAN: Odena et al. 2017), from one with features."""
+"""AC-GAN's critic (Odena et al. 2017), which predicts the class instead of being given it."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,12 @@ from adversarial.objectives import log_odds
 
 
 class Critic(nn.Module):
-    """``x [N, ...]`` and ``label [N]`` to ``[N, 2]``: the score, and the log-odds of the label among the classes.
+    """Adds a classifier to a critic that takes no labels.
 
-    ``critic`` is one without labels whose score is a function of its features: ``features(x) -> [N, d]`` and
-    ``score(features) -> [N]``. ``shape`` is that of its samples. Raises ValueError for a critic without features.
+    ``forward(x [N, ...], label [N])`` returns ``[N, 2]``: the score, and the log-odds of the label among the classes.
+
+    The critic's score must be a function of features: ``features(x) -> [N, d]`` and ``score(features) -> [N]``.
+    ``shape`` is that of a sample. Raises ValueError for a critic without features.
     """
 
     def __init__(self, critic: nn.Module, shape: tuple[int, ...], classes: int):
@@ -19,7 +21,7 @@ class Critic(nn.Module):
             raise ValueError("its critic has no features that a class could be read from")
         self.critic = critic
         with torch.no_grad():
-            critic.eval()  # or norms would take in these zeros
+            critic.eval()  # or BatchNorm's statistics would include these zeros
             size = critic.features(torch.zeros(1, *shape)).shape[1]
             critic.train()
         self.head = nn.Linear(size, classes)

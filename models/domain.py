@@ -1,4 +1,4 @@
-"""What domain-adversarial games add to any feature network: a label head, a frozen source side (ADDA), the critics."""
+"""What games of domains add to any feature network: a classifier head, a frozen copy for the source (ADDA), critics."""
 
 import copy
 import itertools
@@ -23,9 +23,10 @@ class CriticConfig:
 
 
 class Recogniser(nn.Module):
-    """Any number of batches ``[N, ...]`` to a ``Prediction`` each; they go through the network as one batch.
+    """A feature network and a linear classifier.
 
-    ``features`` maps ``[N, ...]`` to one tensor ``[N, d]`` per layer and has their ``sizes``.
+    ``forward`` takes any number of batches ``[N, ...]`` and returns a ``Prediction`` for each; they go through the
+    network as one batch. ``features`` maps ``[N, ...]`` to one tensor ``[N, d]`` per layer, and has their ``sizes``.
     """
 
     def __init__(self, features: nn.Module, classes: int):
@@ -39,11 +40,16 @@ class Recogniser(nn.Module):
         parts = zip(*(x.split(sizes) for x in (*layers, self.head(layers[-1]))), strict=True)
         return tuple(Prediction(part[:-1], part[-1]) for part in parts)
 
+    def predict_source(self, x: Tensor) -> Prediction:
+        """What it makes of source samples: the same as of the target's."""
+        return self(x)[0]
+
 
 class SplitRecogniser(nn.Module):
-    """ADDA (Tzeng et al. 2017): a frozen network and head for the source, and a copy of the network for the target.
+    """ADDA (Tzeng et al. 2017): a frozen feature network and classifier for the source, and for the target a copy of
+    the network, which learns.
 
-    ``forward(source, target)`` as the ``Recogniser``'s; ``forward(x)`` alone takes samples of the target.
+    ``forward(source, target)`` returns a ``Prediction`` for each; ``forward(x)`` takes target samples alone.
     """
 
     def __init__(self, source: Recogniser):
@@ -53,25 +59,31 @@ class SplitRecogniser(nn.Module):
         self.head = copy.deepcopy(source.head).requires_grad_(False)
 
     def start_from(self, source: Recogniser) -> None:
-        """Both sides take over a network that was trained on the source."""
+        """Load a network that was trained on the source, for both sides."""
         self.features.load_state_dict(source.features.state_dict())
         self.source.load_state_dict(source.features.state_dict())
         self.head.load_state_dict(source.head.state_dict())
 
     def train(self, mode: bool = True) -> "SplitRecogniser":
-        """The source's side stays in evaluation mode: frozen means its statistics, too."""
+        """As usual, but the source's network stays in evaluation mode: its BatchNorm statistics are frozen, too."""
         super().train(mode)
         self.source.eval()
         return self
 
     def forward(self, *batches: Tensor) -> tuple[Prediction, ...]:
-        networks = (self.source, self.features)[-len(batches) :]
+        networks = (self.source, self.features)[-len(batches) :]  # one batch: the target's network
         layers = [tuple(network(x)) for network, x in zip(networks, batches, strict=True)]
         return tuple(Prediction(x, self.head(x[-1])) for x in layers)
 
+    def predict_source(self, x: Tensor) -> Prediction:
+        """What the frozen network makes of source samples."""
+        layers = tuple(self.source(x))
+        return Prediction(layers, self.head(layers[-1]))
+
 
 class Critics(nn.Module):
-    """A perceptron for each entry of what the critics see (``[N, size]``): scores ``[N]``, or logits ``[N, outputs]``.
+    """A perceptron for each of the inputs ``[N, size]``. Each returns scores ``[N]``, or with ``outputs`` > 1 logits
+    ``[N, outputs]``.
 
     Raises ValueError for an unknown norm.
     """
@@ -80,12 +92,16 @@ class Critics(nn.Module):
         super().__init__()
         if config.critic_norm not in NORMS:
             raise ValueError(f"critic_norm '{config.critic_norm}' is unknown; valid are: {', '.join(NORMS)}")
+        self.config, self.sizes, self.outputs = config, sizes, outputs
         self.critics = nn.ModuleList(_perceptron(config, size, outputs) for size in sizes)
-        self.single = outputs == 1
 
     def forward(self, *samples: Tensor) -> tuple[Tensor, ...]:
         scores = [critic(x) for critic, x in zip(self.critics, samples, strict=True)]
-        return tuple(score.squeeze(1) for score in scores) if self.single else tuple(scores)
+        return tuple(score.squeeze(1) if self.outputs == 1 else score for score in scores)
+
+    def fresh(self) -> "Critics":
+        """Critics of the same sizes with new random weights."""
+        return Critics(self.config, self.sizes, self.outputs)
 
 
 def _perceptron(config: CriticConfig, size: int, outputs: int) -> nn.Sequential:

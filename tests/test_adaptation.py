@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import evaluate
 import sample
 import train
+from adversarial.domains import METHODS
 from adversarial.rules import RULES
 from adversarial.schedules import scheduled
 from tests import runs
@@ -21,7 +22,9 @@ from utils.data.pairs import Domain, Pair
 from utils.data.points import Points
 from utils.data.samples import Resident
 from utils.errors import UserError
-from utils.tasks.recognition import METHODS, ORACLE, Adaptation, Invariance
+from utils.evaluation.recognisers import ORACLE
+from utils.tasks.adaptation import Adaptation
+from utils.tasks.invariance import Invariance
 
 # What recipes may change is set here, so that the runs stay what their tests say of them.
 PLAIN = ["game.objective=minimax", "penalty.r1=0", "penalty.r2=0", "update.coefficient=1", "update.schedule=constant"]
@@ -59,7 +62,7 @@ def refusal(folder: Path, *overrides: str, recipe: str = "moons") -> str:
 @pytest.fixture(autouse=True)
 def _quick_probe(monkeypatch):
     """These tests look at what is reported of the probe critic, not at how good it is."""
-    monkeypatch.setattr("utils.tasks.recognition.PROBE_STEPS", 3)
+    monkeypatch.setattr("utils.evaluation.domain_critics.PROBE_STEPS", 3)
 
 
 @pytest.fixture
@@ -201,7 +204,7 @@ def sealed(monkeypatch):
 @pytest.mark.parametrize(("method", "metric"), [("dann", "auto"), ("mada", "SND"), ("mdd", "DEV risk")])
 def test_no_target_label_is_touched_by_training_or_by_choosing_a_model(tmp_path, monkeypatch, sealed, method, metric):
     """Without the oracle, which is for reports alone, nothing asks for them: logs, pictures, the best model neither."""
-    monkeypatch.setattr("utils.tasks.recognition._oracle", lambda *_: [])
+    monkeypatch.setattr("utils.tasks.adaptation.oracle_records", lambda *_: [])
     chosen = [f"checkpoint.best={metric}", "evaluate.every=2"]
     assert run(tmp_path, f"game.method={method}", *chosen) == 0
     assert len(list((tmp_path / "run/best").glob("step-*"))) == 1
@@ -216,7 +219,7 @@ def test_the_oracle_does_touch_target_labels(tmp_path, sealed):
 
 def test_the_upper_bound_does_train_on_target_labels(tmp_path, monkeypatch, sealed):
     """And training does, where it is asked to."""
-    monkeypatch.setattr("utils.tasks.recognition._oracle", lambda *_: [])
+    monkeypatch.setattr("utils.tasks.adaptation.oracle_records", lambda *_: [])
     with pytest.raises(AssertionError, match="a target label was used"):
         run(tmp_path, "game.method=target_only")
 
@@ -253,7 +256,7 @@ def test_invariance_is_drawn_and_measured(tmp_path, method):
 
 WRONG = {
     "invariance, relativistic": ([*CAMERAS, "game.objective=relativistic"], ["relativistic", "non_saturating"]),
-    "invariance, penalty.gp": ([*CAMERAS, "penalty.gp=1"], ["penalty.gp", "penalty.r1"]),
+    "invariance, penalty.gp": ([*CAMERAS, "penalty.gp=1"], ["penalty.gp=1.0 needs fakes", "use penalty.gp=0"]),
     "invariance, adda": ([*CAMERAS, "game.method=adda"], ["'adda' is unknown", "dann"]),
     "invariance, no attributes": (["game.name=invariance"], ["at least two attributes", "moons"]),
     "BatchNorm": (["model.critic_norm=batch", "model.critic_depth=1"], ["model.critic_norm=batch", "simultaneous"]),
@@ -327,7 +330,7 @@ def test_evaluation_prints_each_class_and_draws_the_confusion(finished, capsys):
 @pytest.mark.parametrize("name", ["moons", "digits"])
 def test_evaluation_repeats_what_training_reported(finished, monkeypatch, capsys, name):
     """The probe critic, too: it begins from the same weights and sees the same minibatches."""
-    monkeypatch.setattr("utils.tasks.recognition.PROBE_STEPS", 200)  # as in the fixture's runs
+    monkeypatch.setattr("utils.evaluation.domain_critics.PROBE_STEPS", 200)  # as in the fixture's runs
     assert evaluate.main([str(finished / name / "run"), "--json"]) == 0
     again = {record["metric"]: record["value"] for record in map(json.loads, capsys.readouterr().out.splitlines())}
     before = {record["metric"]: record["value"] for record in records(finished / name, "metric")}

@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adversarial import augmentation
+from adversarial.domains import METHODS
 from adversarial.objectives import OBJECTIVES
-from adversarial.penalties import PENALTIES
+from adversarial.penalties import PENALTIES, SLOPES
 from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
 from models import FAMILIES, dcgan
@@ -32,7 +33,6 @@ from utils.errors import UserError, check_name, nearest
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
 PRECISIONS = ("no", "bf16", "float64")
 OPTIMIZERS = ("adam", "sgd")
-BASELINES = ("source_only", "target_only")  # values of game.method without an adversary: λ is 0
 
 
 @dataclass
@@ -245,7 +245,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         where = f", {error.full_key}" if getattr(error, "full_key", None) else ""
         raise UserError(f"{recipe} and the command line{where}: {_first_line(error)}.") from None
     config.run.name = config.run.name or recipe.stem
-    if config.game.method in BASELINES:
+    if config.game.method in METHODS and METHODS[config.game.method].baseline:
         config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     _check_values(config)
     return config
@@ -281,7 +281,8 @@ def identity(config: Config) -> dict[str, Any]:
 
 def penalised_slope(config: Config) -> str | None:
     """The first penalty in use, if any, for which the critic's input gradient is differentiated."""
-    return next((name for name in ("r1", "r2", "gp", "dragan") if getattr(config.penalty, name)), None)
+    sloped = [name for name, penalty in PENALTIES.items() if penalty.acts_on == SLOPES]
+    return next((name for name in sloped if getattr(config.penalty, name)), None)
 
 
 def schedules(config: Config) -> dict[str, str]:

@@ -18,7 +18,7 @@ from utils.evaluation.records import describe, readable
 from utils.run.folder import RunFolder
 from utils.run.log import Log, Meter, gradient_norm, records
 from utils.run.signals import Interrupted, StopSignals
-from utils.tasks.registry import Task
+from utils.tasks.task import Task
 from utils.training import checkpoint
 from utils.training.checkpoint import Tensors
 from utils.training.players import Players, first_not_finite
@@ -134,7 +134,8 @@ class Journal:
         values = {self._named(name): value for name, value in values.items()}
         self.log.record("train", step, values)
         self.log.scores(step, {self._named(name): scores for name, scores in self.meter.scores.items()})
-        line = "  ".join(f"{short} {values[name]:.3f}" for short, name in self.task.shown.items() if name in values)
+        shown = self.task.progress_statistics
+        line = "  ".join(f"{short} {values[name]:.3f}" for short, name in shown.items() if name in values)
         self.bar.set_postfix_str(line)
         speed = f"{values['images_per_second']:.0f} images/s"
         self.log.say(f"step {step}/{self.config.train.steps or '...'}  {line}  {speed}", quiet=sys.stderr.isatty())
@@ -142,7 +143,7 @@ class Journal:
 
     def _named(self, statistic: str) -> str:
         """A statistic with the sides' names in this game: critic_accuracy_real is critic_accuracy_source."""
-        for side, name in zip(("real", "fake"), self.task.sides, strict=True):
+        for side, name in zip(("real", "fake"), self.task.side_names, strict=True):
             statistic = "_".join(name if word == side else word for word in statistic.split("_"))
         return statistic
 
@@ -183,7 +184,7 @@ class Journal:
             image = self.task.picture(self.config, self.players, self.data)
         with self.meter.paused():
             pictures.save(image, self._picture(step))
-            self.log.picture(step, self.task.picture_name, image)
+            self.log.picture(step, self.task.picture_tag, image)
 
     def _picture(self, step: int) -> Path:
         return self.folder.samples / f"step-{step:08d}.png"
@@ -250,7 +251,7 @@ class Journal:
     def best(self) -> str:
         """The metric by which the best model is chosen; "" for none."""
         chosen = self.config.checkpoint.best
-        return {"auto": self.task.best, "none": ""}.get(chosen, chosen)
+        return {"auto": self.task.best_metric, "none": ""}.get(chosen, chosen)
 
     def finish(self, step: int) -> bool:
         """Draw and measure what came out and say where it lies, or say that a signal stopped the run. Whether it is
@@ -300,14 +301,14 @@ class Journal:
 
     def _warn_of_collapse(self, step: int, values: dict[str, float]) -> None:
         """Never silent about a critic that has won or a generator that no longer moves."""
-        guard, sides = self.config.guard, self.task.sides
+        guard, sides = self.config.guard, self.task.side_names
         self.recent.append(values)
         gaps = [abs(v.get(f"{sides[0]}_score", 0.0) - v.get(f"{sides[1]}_score", 0.0)) for v in self.recent]
         if len(gaps) == guard.patience and min(gaps) > guard.score_gap and f"{sides[1]}_score" in values:
             self.log.say(
                 f"step {step}  warning: the critic's scores of {' and '.join(sides)} are {gaps[-1]:.0f} apart, over "
                 f"guard.score_gap={guard.score_gap:g} in each of the last {guard.patience} log lines: it has won. "
-                f"{self.task.advice}"
+                f"{self.task.critic_dominates_hint}"
             )
         norm = values.get("generator_gradient_norm", 1.0)
         if norm < guard.vanished:

@@ -1,13 +1,13 @@
-"""Around the generation game: its data, networks, pictures and metrics."""
+"""Generation, a GAN: its data, networks, pictures and metrics."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from adversarial.augmentation import augmentation, resamples
 from adversarial.coupling import couples_samples
@@ -26,33 +26,28 @@ from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
 from utils.evaluation.records import Record
 from utils.evaluation.sampling import every_class, latents, sample
+from utils.tasks.checks import check_family, check_penalties, check_rule, judges_in_one_call
+from utils.tasks.task import Pictures
 from utils.training.players import Players, wrapped
 
-Pictures = dict[str, Tensor]
 POINTS = 2500  # points in a scatter plot
-_COUPLED = (
-    "update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
-    "({name}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or update.rule=alternating, "
-    "or a critic without batch statistics."
-)
 
 
 class Generation:
-    """A GAN (``utils.tasks.registry.Task``)."""
+    """A generator against a critic (``utils.tasks.task.Task``)."""
 
-    sides = ("real", "fake")
-    shown: ClassVar = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
-    picture_name = "samples"
+    side_names = ("real", "fake")
+    progress_statistics: ClassVar = {
+        "D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score",
+    }  # fmt: skip
+    picture_tag = "samples"
     metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
-    best = ""
-    advice = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
+    best_metric = ""
+    critic_dominates_hint = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
 
     def check(self, config: Config) -> None:
         check_name("data.name", config.data.name, DATASETS)
-        if config.game.method != "dann" or config.game.pretrained:
-            raise UserError("game.method and game.pretrained are for games of domains: choose game.name=adaptation.")
-        if FAMILIES[config.model.name].generator is None:
-            raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.generator]))
+        check_family(config, "generator")
 
     def load(self, config: Config) -> DataSet:
         data = datasets.load(config.data, config.seed)
@@ -64,53 +59,50 @@ class Generation:
         return {"shape": data.shape, "classes": data.classes}
 
     def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-        if config.game.conditional and not sizes["classes"]:
-            raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
-        if config.game.auxiliary and sizes["classes"] < 2:
-            raise UserError(f"game.auxiliary tells classes apart, and data set '{config.data.name}' has one alone.")
-        family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
-        _check_images(config, shape)
-        classes = sizes["classes"] if config.game.conditional else 0
+        shape, known_classes = tuple(sizes["shape"]), sizes["classes"]
+        _check_conditioning(config, known_classes)
+        _check_augmentation(config, shape)
+        family, auxiliary_loss = FAMILIES[config.model.name], config.game.auxiliary
+        classes = known_classes if config.game.conditional else 0
+        judged = _judged_shape(config, shape)
         try:
             with seeded(config.seed, "initialisation"):
                 generator = family.generator(config.model, shape, classes)
-                judged = _judged_shape(config, shape)
-                critic = family.critic(config.model, judged, 0 if config.game.auxiliary else classes)
-                critic = auxiliary.Critic(critic, judged, classes) if config.game.auxiliary else critic
+                # AC-GAN's critic must not be given the class that it is to name.
+                critic = family.critic(config.model, judged, 0 if auxiliary_loss else classes)
+                critic = auxiliary.Critic(critic, judged, classes) if auxiliary_loss else critic
         except ValueError as error:
             raise UserError(
                 f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
             ) from None
-        if config.penalty.path and not (hasattr(generator, "map") and hasattr(generator, "synthesise")):
-            raise UserError(
-                f"penalty.path needs a generator with a mapping network, and model.name={config.model.name} has none; "
-                "use penalty.path=0."
-            )
+        where = f"model.name={config.model.name} on samples of shape {shape} (data.name={config.data.name})"
+        check_penalties(config, _offered(generator, shape), where)
         return generator, critic
 
     def start(self, config: Config, generator: nn.Module) -> None:
-        """A generator begins at random."""
+        """Nothing to load: a generator starts from random weights."""
 
     def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
-        """A critic that couples samples cannot be played in a single pass, and is given real and fake one by one."""
         _check_packs(config, accelerator.num_processes)
         _check_deterministic(config, accelerator.device)
         scores = 2 if config.game.auxiliary else 0  # the score itself and the class's log-odds
-        coupled = couples_samples(players.critic, *_probe(config, data, 4, accelerator.device), classes=scores)
+        coupled = couples_samples(players.critic, *_noise(config, data, 4, accelerator.device), classes=scores)
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
+        # A critic that couples samples must not see real and fake in one batch (Radford et al. 2016).
         together = not coupled and judges_in_one_call(config)
         if config.train.compile and penalised_slope(config):
             share = config.train.batch_size // (accelerator.num_processes * config.train.accumulate)
             count = share * (2 if together else 1) // config.game.pack
-            _check_compiled(config, coupled, critic, *_probe(config, data, count, accelerator.device), accelerator)
+            inputs = _noise(config, data, count, accelerator.device)
+            _check_compiled(config, coupled, critic, *inputs, accelerator)
         return GenerationGame(
             generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
             augment=augmentation(config.augment.name, config.augment.policy), probability=players.probability,
         )  # fmt: skip
 
     def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
-        """Samples of the average generator, from the same latents every time."""
+        """Samples of the averaged generator, from the same latents every time."""
         count = config.sample.count if len(data.shape) == 3 else POINTS
         z = latents(count, config.model.latent_dim, config.seed)
         samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
@@ -118,16 +110,19 @@ class Generation:
         return pictures.picture(samples, columns=round(count**0.5), centres=centres)
 
     def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
-        """Samples in a grid, or walks between latents."""
-        _check_options(options, config, state)
-        dimension, kind = config.model.latent_dim, "interpolation" if options.interpolate else "grid"
+        """Samples in a grid, or interpolations between latents."""
+        shape, classes = state["shape"], state["classes"]
+        _check_options(options, config, shape, classes)
+        dimension = config.model.latent_dim
         if options.interpolate:
             latent = sampling.interpolation(options.interpolate, options.columns, dimension, options.seed)
         else:
             latent = latents(options.count, dimension, options.seed, options.truncation)
-        samples = sample(players.average, latent, _labels(options, config, state["classes"], len(latent)))
-        modes = self.load(config).modes if samples.ndim == 2 else None
-        return {kind: pictures.picture(samples, options.columns, None if modes is None else modes.centres)}
+        samples = sample(players.average, latent, _labels(options, config, classes, len(latent)))
+        modes = self.load(config).modes if len(shape) == 1 else None
+        centres = None if modes is None else modes.centres
+        name = "interpolation" if options.interpolate else "grid"
+        return {name: pictures.picture(samples, options.columns, centres)}
 
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
         return evaluation.evaluate(
@@ -136,36 +131,44 @@ class Generation:
         )  # fmt: skip
 
 
-def check_rule(config: Config, coupled: bool, critic: str) -> None:
-    """Raise UserError, naming the ``critic``, if it couples samples and the update rule cannot serve that."""
-    if coupled and config.update.rule == "single_pass":
-        raise UserError(_COUPLED.format(name=critic))
-
-
-def judges_in_one_call(config: Config) -> bool:
-    """One call of the critic for both sides is faster, unless a gradient of one alone is taken: it would pass both."""
-    return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
-
-
-def no_family(config: Config, families: list[str]) -> str:
-    """What is said of networks that do not play this game."""
-    return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
-
-
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of what the critic judges at once."""
     return (config.game.pack * shape[0], *shape[1:])
 
 
-def _probe(config: Config, data: DataSet, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Noise in the shape of what the critic judges, and labels where it is given any."""
-    draw = Draw((config.seed, "probe"), count, slice(None), device)
+def _noise(config: Config, data: DataSet, count: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Inputs to try the critic on: noise in the shape of what it judges, and labels where it is given any."""
+    draw = Draw((config.seed, "probe"), count, device=device)
     label = torch.arange(count, device=device) % data.classes if config.game.conditional else None
     return draw.normal("x", _judged_shape(config, data.shape)), label
 
 
+def _offered(generator: nn.Module, shape: tuple[int, ...]) -> set[str]:
+    """What penalties may need (``checks.NEEDS``) and find in the game of this generator."""
+    offered = {"fakes", "samples"}
+    if _is_square_image(shape):
+        offered.add("images")
+    if hasattr(generator, "map") and hasattr(generator, "synthesise"):
+        offered.add("mapping")
+    return offered
+
+
+def _is_square_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[1] == shape[2]
+
+
+def _check_conditioning(config: Config, classes: int) -> None:
+    """Raise UserError where the game needs classes that the data do not have."""
+    if config.game.conditional and not classes:
+        raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
+    if config.game.auxiliary and classes < 2:
+        raise UserError(
+            f"game.auxiliary needs at least two classes to tell apart, and data set '{config.data.name}' has one."
+        )
+
+
 def _check_classes(data: DataSet) -> None:
-    """Raise UserError unless the K labels are 0 to K - 1: classes without samples would be drawn untrained."""
+    """Raise UserError unless the K labels are 0 to K - 1: a class without samples would be drawn but never trained."""
     labels = data.train.label.unique().tolist()
     if len(labels) != data.classes or labels[-1] != data.classes - 1:
         missing = next((i for i, label in enumerate(labels) if i != label), len(labels))
@@ -188,7 +191,7 @@ def _check_packs(config: Config, processes: int) -> None:
 
 
 def _check_deterministic(config: Config, device: torch.device) -> None:
-    """Raise UserError where bits were promised that an augmentation cannot keep on a GPU."""
+    """Raise UserError where an augmentation on a GPU would break the promise of the same bits."""
     moves = config.penalty.consistency or resamples(config.augment.name, config.augment.policy)
     if config.run.deterministic and device.type == "cuda" and moves:
         raise UserError(
@@ -200,10 +203,13 @@ def _check_deterministic(config: Config, device: torch.device) -> None:
 def _check_compiled(
     config: Config, coupled: bool, critic: nn.Module, inputs: Tensor, label: Tensor | None, accelerator: Accelerator
 ) -> None:
-    """Raise UserError if the critic's slope cannot be compiled: found out by a penalised step, which is then undone.
+    """Raise UserError if the critic's slope cannot be compiled.
 
-    The ``critic`` is as the update rules call it, and is given as many samples: it is then compiled for the first step.
+    There is no telling but by trying: a penalised step is taken and undone. ``critic`` is as the update rules call it,
+    and ``inputs`` are as many as in training, so this also compiles it for the first step.
     """
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+
     what = f"train.compile cannot serve penalty.{penalised_slope(config)} with the critic of model.name="
     if coupled:
         raise UserError(
@@ -216,45 +222,40 @@ def _check_compiled(
             x = inputs.requires_grad_()
             side = Side(x, score=critic(x, label), cut=x)
             take_slopes([side])
-        learning = [parameter for parameter in critic.parameters() if parameter.requires_grad]
-        torch.autograd.grad(zero_centred(side.slope.flatten(1)).mean(), learning, allow_unused=True)
+        trainable = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+        torch.autograd.grad(zero_centred(side.slope.flatten(1)).mean(), trainable, allow_unused=True)
     except (RuntimeError, TorchDynamoException) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(f"{what}{config.model.name} ({reason}); use train.compile=false.") from error
-    critic.load_state_dict(before)
+    critic.load_state_dict(before)  # a forward pass may have moved buffers, such as spectral norm's
 
 
-def _check_images(config: Config, shape: tuple[int, ...]) -> None:
-    """Raise UserError where samples of this shape cannot be changed as ``config`` says."""
-    square = len(shape) == 3 and shape[1] == shape[2]
-    what = f"samples of shape {shape} in data.name={config.data.name}"
-    if config.augment.name != "none" and not (square and shape[0] in (1, 3)):
+def _check_augmentation(config: Config, shape: tuple[int, ...]) -> None:
+    """Raise UserError where samples of this shape cannot be augmented."""
+    if config.augment.name != "none" and not (_is_square_image(shape) and shape[0] in (1, 3)):
         raise UserError(
-            f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the {what}; use "
-            "augment.name=none."
-        )
-    if config.penalty.consistency and not square:
-        raise UserError(
-            f"penalty.consistency mirrors and shifts square images, not the {what}; use penalty.consistency=0."
+            f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the samples of shape "
+            f"{shape} in data.name={config.data.name}; use augment.name=none."
         )
 
 
-def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:
-    """Raise UserError for options that do not fit the run."""
-    if vars(options)["class"] is not None and not config.game.conditional:
+def _check_options(options: Namespace, config: Config, shape: Sequence[int], classes: int) -> None:
+    """Raise UserError for options of ``sample.py`` that do not fit the run."""
+    label = vars(options)["class"]  # a keyword of Python
+    if label is not None and not config.game.conditional:
         raise UserError(f"--class needs a class-conditional run, and {options.run} is not (game.conditional=false).")
-    if vars(options)["class"] is not None and not 0 <= vars(options)["class"] < state["classes"]:
-        raise UserError(f"--class is {vars(options)['class']} and must be from 0 to {state['classes'] - 1}.")
+    if label is not None and not 0 <= label < classes:
+        raise UserError(f"--class is {label} and must be from 0 to {classes - 1}.")
     if options.truncation is not None and not options.truncation > 0:
         raise UserError(f"--truncation is {options.truncation} and must be above 0.")
     if options.truncation is not None and options.interpolate:
         raise UserError("--truncation and --interpolate cannot be used together.")
-    if options.interpolate and len(state["shape"]) != 3:
+    if options.interpolate and len(shape) != 3:
         raise UserError(f"--interpolate draws images, and {options.run} makes points.")
 
 
 def _labels(options: Namespace, config: Config, classes: int, count: int) -> Tensor | None:
-    """One class, or all in turn; on an interpolation one class a row."""
+    """Labels of ``count`` samples: one class or all in turn; in an interpolation one class a row."""
     if not config.game.conditional:
         return None
     if vars(options)["class"] is not None:

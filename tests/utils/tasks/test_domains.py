@@ -1,0 +1,35 @@
+"""Networks of the games of domains, method by method, and what invariance needs."""
+
+import pytest
+
+from adversarial.domains import METHODS
+from models.domain import SplitRecogniser
+from tests.runs import ROOT
+from utils.config import loading as config
+from utils.errors import UserError
+from utils.tasks.adaptation import Adaptation
+from utils.tasks.invariance import Invariance
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_critic_for_each_of_its_inputs(method):
+    cfg = config.load(ROOT / "configs/moons.yaml", [f"game.method={method}", "model.depth=2", "model.width=5"])
+    generator, critic = Adaptation().networks(cfg, {"shape": (2,), "classes": 3, "outputs": 1})
+    assert len(critic.critics) == {"layers": 2, "mada": 3}.get(method, 1)
+    assert isinstance(generator, SplitRecogniser) == (method == "adda")
+    assert critic.outputs == (3 if method == "mdd" else 1), "MDD's critic is a second head over the classes"
+    width = 15 if method.startswith("cdan") else 5
+    assert critic.critics[-1][0].in_features == width
+
+
+@pytest.mark.parametrize("method", Invariance.methods)
+def test_critics_of_an_attribute_have_an_output_for_each(method):
+    cfg = config.load(ROOT / "configs/moons.yaml", ["game.name=invariance", f"game.method={method}"])
+    _, critic = Invariance().networks(cfg, {"shape": (2,), "classes": 3, "outputs": 4})
+    assert critic.outputs == 4
+
+
+def test_invariance_needs_two_attributes():
+    cfg = config.load(ROOT / "configs/moons.yaml", ["game.name=invariance"])
+    with pytest.raises(UserError, match=r"data\.name=moons gives 0; join domains"):
+        Invariance().load(cfg)

@@ -1,0 +1,152 @@
+"""What the tasks of both games of domains share: building recognisers and critics, where training starts, pictures."""
+
+import copy
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adversarial.coupling import couples_samples
+from adversarial.domains import METHODS, Prediction
+from models import FAMILIES
+from models.domain import Critics, Recogniser, SplitRecogniser
+from utils import errors, pictures
+from utils.config.loading import Config, identity
+from utils.data.domains import DOMAINS, Domains
+from utils.data.randomness import seeded
+from utils.data.samples import Samples
+from utils.errors import UserError, check_name
+from utils.evaluation.predictions import predict, prepared_batches, subset
+from utils.tasks.checks import check_family, check_penalties, check_rule
+from utils.tasks.task import Pictures
+from utils.training import checkpoint
+from utils.training.players import Players, load
+
+# What the run that ADDA starts from must share with the run itself, beside the model.
+SHARED_WITH_SOURCE_RUN = (
+    "game.method", "data.name", "data.source", "data.resolution", "data.fit", "data.transform",
+)  # fmt: skip
+
+
+class DomainTask:
+    """The base of ``Adaptation`` and ``Invariance``, which add the rest of ``utils.tasks.task.Task``."""
+
+    picture_tag = "embedding"
+    critic_dominates_hint = (
+        "Try a lower optimizer.critic_lr, a larger update.coefficient, or game.objective=non_saturating."
+    )
+    methods: ClassVar[tuple[str, ...]]  # values of game.method
+    offered: ClassVar[tuple[str, ...]]  # what penalties may need (``checks.NEEDS``)
+
+    def check(self, config: Config) -> None:
+        check_name("data.name", config.data.name, DOMAINS)
+        check_name("game.method", config.game.method, self.methods)
+        check_family(config, "features")
+        check_penalties(config, self.offered, f"game.name={config.game.name}")
+        if config.augment.name != "none":
+            raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
+        if bool(config.game.pretrained) != METHODS[config.game.method].split:
+            raise UserError(
+                f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
+                "the folder of a finished run with game.method=source_only there, and no other method uses it."
+            )
+
+    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+        shape, classes = tuple(sizes["shape"]), sizes["classes"]
+        try:
+            with seeded(config.seed, "initialisation"):
+                recogniser = Recogniser(FAMILIES[config.model.name].features(config.model, shape), classes)
+                critics = build_critics(config, recogniser, sizes["outputs"])
+        except ValueError as error:
+            raise UserError(
+                f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
+            ) from None
+        return SplitRecogniser(recogniser) if METHODS[config.game.method].split else recogniser, critics
+
+    def start(self, config: Config, generator: nn.Module) -> None:
+        """ADDA starts from a network trained on the source, others may start from published weights (ImageNet's)."""
+        if config.game.pretrained:
+            generator.start_from(self.source_recogniser(config))
+        elif hasattr(generator.features, "start"):
+            try:
+                generator.features.start()
+            except ValueError as error:
+                raise UserError(f"model.{error}; set model.weights=none to begin at random.") from None
+
+    def source_recogniser(self, config: Config) -> Recogniser:
+        """The recogniser of the run in ``game.pretrained``. Raises UserError unless that run fits this one."""
+        folder = Path(config.game.pretrained)
+        saved = checkpoint.newest(folder / "checkpoints", errors.warn)
+        if saved is None:
+            raise UserError(
+                f"game.pretrained={folder} holds no checkpoint: train it first, with game.method=source_only."
+            )
+        theirs = saved.state["config"]
+        wanted = {**identity(config), "game.method": "source_only"}
+        for key, value in wanted.items():
+            shared = key in SHARED_WITH_SOURCE_RUN or key.startswith("model.")
+            # The critic of that run is not taken over.
+            if shared and not key.startswith("model.critic") and theirs.get(key) != value:
+                raise UserError(
+                    f"game.pretrained={folder} has {key}={theirs.get(key)} and must have {value}: a run on the same "
+                    "source with the same model and game.method=source_only."
+                )
+        source_config = copy.deepcopy(config)
+        source_config.game.method, source_config.game.pretrained = "source_only", ""
+        players, _ = load(source_config, folder / "checkpoints", self.networks, errors.warn)
+        return players.average.cpu()
+
+    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+        """The picture of features, and for images some of them with the class that the recogniser predicts."""
+        for option in ("class", "truncation", "interpolate"):
+            if vars(options)[option] is not None:
+                raise UserError(f"--{option} is for generators, and {options.run} is of game.name={config.game.name}.")
+        data = self.load(config)
+        made = {"embedding": self.picture(config, players, data, options.tsne)}
+        if len(data.shape) == 3:
+            made["predictions"] = _captioned(players.average, data, options.count, options.columns)
+        return made
+
+
+def build_critics(config: Config, recogniser: Recogniser, outputs: int) -> Critics:
+    """Critics with random weights, one for each of the method's inputs.
+
+    They give one score a sample, or logits over ``outputs`` > 1; where the method conditions on a class (MDD), logits
+    over the classes.
+    """
+    inputs = METHODS[config.game.method].critic_inputs(random_prediction(recogniser, 2))
+    if inputs[0].condition is not None:
+        outputs = recogniser.head.out_features
+    return Critics(config.model, [side.samples.shape[1] for side in inputs], outputs)
+
+
+def critics_couple_samples(config: Config, players: Players, device: torch.device) -> bool:
+    """Whether the critics' scores depend on the rest of the batch. Raises UserError if the update rule forbids it."""
+    with seeded(config.seed, "probe"):
+        inputs = METHODS[config.game.method].critic_inputs(random_prediction(players.generator, 4))
+    outputs = players.critic.outputs
+    samples = [side.samples.to(device) for side in inputs]
+    coupled = couples_samples(players.critic, *samples, classes=0 if outputs == 1 else outputs)
+    check_rule(config, coupled, f"model.critic_norm={config.model.critic_norm}")
+    return coupled
+
+
+def random_prediction(recogniser: Recogniser | SplitRecogniser, n: int) -> Prediction:
+    """Random features and logits of ``n`` samples, in the sizes of the recogniser's."""
+    layers = tuple(torch.randn(n, size) for size in recogniser.features.sizes)
+    return Prediction(layers, torch.randn(n, recogniser.head.out_features))
+
+
+def _captioned(recogniser: nn.Module, data: Domains, count: int, columns: int) -> Tensor:
+    """Samples that the recogniser was trained without the labels of, and what it predicts for them.
+
+    They are the target's, those of an unseen domain, or held-out ones of the source, in this order.
+    """
+    candidates = [data.target, data.oracle, data.validation]
+    samples: Samples = subset(next(x for x in candidates if x is not None).unlabelled(), count)
+    images = torch.cat(list(prepared_batches(samples, torch.device("cpu"))))
+    p, label = predict(recogniser, samples).logits.softmax(1).max(1)
+    captions = [f"{data.class_names[k]} {100 * q:.0f} %" for k, q in zip(label.tolist(), p.tolist(), strict=True)]
+    return pictures.captioned(images, captions, columns)

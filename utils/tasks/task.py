@@ -1,0 +1,74 @@
+"""What a task is: everything around the loop that depends on the kind of game. The loop itself knows none of it."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from adversarial.games import Game
+from utils.config.loading import Config
+from utils.evaluation.records import Record
+from utils.training.players import Players
+
+Pictures = dict[str, Tensor]  # uint8 [3, H, W] by name
+
+
+class Task(Protocol):
+    """What a kind of game loads, builds, draws and measures."""
+
+    side_names: tuple[str, str]  # what "real" and "fake" are called in logs
+    progress_statistics: dict[str, str]  # statistics on the progress bar, by their short names
+    picture_tag: str  # the picture's name in TensorBoard
+    metrics: tuple[str, ...]  # metrics that may choose the best model
+    best_metric: str  # the one that does so unless the config names another; "" for none
+    critic_dominates_hint: str  # a sentence: what to try where the critic dominates
+
+    def check(self, config: Config) -> None:
+        """Raise UserError for settings that do not fit the task."""
+        ...
+
+    def load(self, config: Config) -> Any:
+        """The data. It has ``train`` and ``target`` samples (``target`` may be None), ``shape``, ``classes``, ``name``.
+
+        Raises UserError where it cannot be read or does not fit the task.
+        """
+        ...
+
+    def sizes(self, data: Any) -> dict[str, Any]:
+        """What the networks must know of the data. Every checkpoint holds it."""
+        ...
+
+    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+        """Generator side and critic, on the CPU; their weights are a function of the config.
+
+        ``sizes`` may hold more than ``sizes`` above gives. Raises UserError if the model family does not fit.
+        """
+        ...
+
+    def start(self, config: Config, generator: nn.Module) -> None:
+        """Load the weights that a fresh run starts from, where they are not random."""
+        ...
+
+    def game(self, config: Config, players: Players, data: Any, accelerator: Accelerator) -> Game:
+        """The game, with networks wrapped for this process.
+
+        Raises UserError if the update rule does not suit the critic.
+        """
+        ...
+
+    def picture(self, config: Config, players: Players, data: Any) -> Tensor:
+        """A picture of what the averaged generator side does: uint8 ``[3, H, W]``."""
+        ...
+
+    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+        """The pictures that ``sample.py`` writes, as its ``options`` ask. ``state`` is the checkpoint's.
+
+        Raises UserError for options that do not fit the run.
+        """
+        ...
+
+    def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
+        """Records of the averaged generator side; empty where nothing can be measured."""
+        ...
