@@ -140,7 +140,7 @@ def test_wrong_input_is_one_sentence_before_the_first_step(tmp_path, monkeypatch
     ("labels", "more", "words"),
     [
         (None, [], ["game.conditional=true", "'zip' has none"]),
-        ([0] * 4, ["game.auxiliary=1", "update.rule=alternating"], ["game.auxiliary", "one alone"]),
+        ([0] * 4, ["game.auxiliary=1", "update.rule=alternating"], ["game.auxiliary", "has only one"]),
         ([1, 2, 3, 3], [], ["3 labels, up to 3", "should have 4", "label 0 is missing", "game.conditional=false"]),
         ([0, 1, 1, 999], [], ["3 labels, up to 999", "should have 1000", "label 2 is missing"]),
     ],

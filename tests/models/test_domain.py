@@ -57,7 +57,7 @@ def test_dropout_is_for_training_alone():
     assert torch.equal(features(x)[-1], features(x)[-1])
 
 
-def test_resnet_is_given_what_imagenet_weights_expect():
+def test_resnet_normalises_images_as_imagenet_weights_expect():
     """An image of ImageNet's mean colour, in [-1, 1] as everywhere here, is black to the network: zero."""
     features = resnet.Features(resnet.Config(network="resnet18"), (3, 32, 32))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -67,23 +67,29 @@ def test_resnet_is_given_what_imagenet_weights_expect():
 
 
 @pytest.mark.parametrize("family", ["dense on vectors", "lenet on 8 pixels", "resnet18"])
-def test_two_batches_together_are_seen_as_each_alone(family):
+def test_two_batches_together_give_what_each_gives_alone(family):
     make, shape = FAMILIES[family]
     recogniser = Recogniser(make(), 3).eval()
     a, b = torch.randn(5, *shape), torch.randn(2, *shape)
     together = recogniser(a, b)
-    assert [len(seen.logits) for seen in together] == [5, 2]
-    for seen, x in zip(together, (a, b), strict=True):
+    assert [len(prediction.logits) for prediction in together] == [5, 2]
+    for prediction, x in zip(together, (a, b), strict=True):
         (alone,) = recogniser(x)
-        assert seen.logits.shape == (len(x), 3)
-        for one, other in zip((*seen.layers, seen.logits), (*alone.layers, alone.logits), strict=True):
+        assert prediction.logits.shape == (len(x), 3)
+        for one, other in zip((*prediction.layers, prediction.logits), (*alone.layers, alone.logits), strict=True):
             assert torch.allclose(one, other, atol=1e-5)  # float32: another batch size may sum in another order
 
 
 def test_logits_are_those_of_the_last_layer():
     recogniser = Recogniser(dense.Features(dense.Config(width=5, depth=2), (7,)), 3)
-    (seen,) = recogniser(torch.randn(4, 7))
-    assert torch.equal(seen.logits, recogniser.head(seen.layers[-1]))
+    (prediction,) = recogniser(torch.randn(4, 7))
+    assert torch.equal(prediction.logits, recogniser.head(prediction.layers[-1]))
+
+
+def test_a_shared_network_predicts_source_samples_as_any_others():
+    recogniser = Recogniser(dense.Features(dense.Config(width=5, depth=2), (7,)), 3)
+    x = torch.randn(4, 7)
+    assert torch.equal(recogniser.predict_source(x).logits, recogniser(x)[0].logits)
 
 
 # --- ADDA
@@ -138,7 +144,10 @@ def test_one_batch_is_the_targets_and_the_first_of_two_is_the_sources(split):
     assert torch.equal(target.layers[0], split.features(x)[0])
     assert torch.equal(both[1].layers[0], target.layers[0])
     assert torch.equal(both[0].layers[0], split.source(x)[0])
-    assert not torch.equal(*(seen.logits for seen in both))
+    assert not torch.equal(*(prediction.logits for prediction in both))
+    alone = split.predict_source(x)
+    assert torch.equal(alone.layers[0], both[0].layers[0])
+    assert torch.equal(alone.logits, both[0].logits)
 
 
 def test_both_sides_start_from_what_was_trained_on_the_source(split):
@@ -147,8 +156,8 @@ def test_both_sides_start_from_what_was_trained_on_the_source(split):
     split.start_from(trained)
     split.eval()
     x = torch.randn(4, 3)
-    for seen in split(x, x):
-        assert torch.equal(seen.logits, trained(x)[0].logits)
+    for prediction in split(x, x):
+        assert torch.equal(prediction.logits, trained(x)[0].logits)
     assert not any(p.requires_grad for p in [*split.source.parameters(), *split.head.parameters()])
 
 
@@ -157,7 +166,7 @@ def test_both_sides_start_from_what_was_trained_on_the_source(split):
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 @pytest.mark.parametrize("norm", NORMS)
-def test_a_critic_for_each_entry_gives_a_score_or_logits_per_sample(norm, depth):
+def test_a_critic_for_each_input_gives_a_score_or_logits_per_sample(norm, depth):
     config = CriticConfig(critic_width=8, critic_depth=depth, critic_norm=norm)
     samples = torch.randn(5, 3), torch.randn(5, 7)
     assert [score.shape for score in Critics(config, [3, 7])(*samples)] == [(5,), (5,)]
@@ -169,6 +178,15 @@ def test_size_of_a_critic(outputs):
     config = CriticConfig(critic_width=8, critic_depth=2)
     count = sum(p.numel() for p in Critics(config, [3], outputs).parameters())
     assert count == (3 * 8 + 8) + (8 * 8 + 8) + (8 * outputs + outputs)
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_fresh_critics_are_of_the_same_sizes_with_other_weights(outputs):
+    critics = Critics(CriticConfig(critic_width=8, critic_depth=2, critic_norm="batch"), [3, 5], outputs)
+    fresh, samples = critics.fresh(), (torch.randn(4, 3), torch.randn(4, 5))
+    assert str(fresh) == str(critics)
+    assert [x.shape for x in fresh(*samples)] == [x.shape for x in critics(*samples)]
+    assert not torch.equal(critics.critics[1][0].weight, fresh.critics[1][0].weight)
 
 
 def test_norms_are_where_they_are_asked_for():
@@ -214,7 +232,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_not_offered_is_refused(case):
+def test_what_a_network_does_not_support_is_refused(case):
     make, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         make()

@@ -162,9 +162,7 @@ def _check_conditioning(config: Config, classes: int) -> None:
     if config.game.conditional and not classes:
         raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
     if config.game.auxiliary and classes < 2:
-        raise UserError(
-            f"game.auxiliary needs at least two classes to tell apart, and data set '{config.data.name}' has one."
-        )
+        raise UserError(f"game.auxiliary needs at least two classes, and data set '{config.data.name}' has only one.")
 
 
 def _check_classes(data: DataSet) -> None:

@@ -93,7 +93,7 @@ def test_the_best_networks_are_kept(tmp_path, monkeypatch, best, auto, step):
     data = DataSet("ring", (2,), 8, Resident(torch.zeros(4, 2), torch.arange(4)), None)
     task, folder = Scripted(), RunFolder.of(config)
     monkeypatch.setattr(Scripted, "values", iter([1.0, 5.0, 5.0, None, 2.0]))
-    monkeypatch.setattr(Scripted, "best", auto)
+    monkeypatch.setattr(Scripted, "best_metric", auto)
     folder.path.mkdir()
     team = players.build(config, *task.networks(config, task.sizes(data)), torch.device("cpu"))
     with Journal(config, task, folder, data, team, 0, True, alone()) as journal:

@@ -1,4 +1,4 @@
-"""Penalties that a game has no use for are refused, whatever the registry holds."""
+"""What tasks refuse: keys of another game, and penalties that need what the game does not have."""
 
 import pytest
 
@@ -15,6 +15,20 @@ OFFERED = {"adaptation": {"", "fakes"}, "invariance": {""}}
 
 def load(recipe: str, *overrides: str) -> config.Config:
     return config.load(ROOT / f"configs/{recipe}.yaml", list(overrides))
+
+
+@pytest.mark.parametrize("overrides", [["game.method=cdan"], ["game.pretrained=runs/source"]])
+def test_a_gan_has_no_method_of_domains(overrides):
+    with pytest.raises(UserError, match=r"are for games of domains: choose game\.name=adaptation"):
+        task_of(load("digits", *overrides))
+
+
+@pytest.mark.parametrize(("key", "value"), [("conditional", True), ("auxiliary", 1.0), ("pack", 2)])
+def test_games_of_domains_have_no_keys_of_a_gan(key, value):
+    cfg = load("moons")
+    setattr(cfg.game, key, value)  # game.auxiliary would ask for game.conditional as it is loaded
+    with pytest.raises(UserError, match=rf"game\.{key}.* is for game\.name=generation"):
+        task_of(cfg)
 
 
 def test_every_need_of_a_penalty_has_words():
