@@ -37,12 +37,12 @@ class Draw:
 
     def normal(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Standard normal numbers ``[N, *shape]``, one row a sample."""
-        generator = rng(*self.names, stream, device=self.device)
+        generator = torch.Generator(self.device).manual_seed(seed_of(*self.names, stream))
         return torch.randn(self.batch_size, *shape, generator=generator, device=self.device)[self.rows]
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform numbers in [0, 1), ``[N, *shape]``."""
-        generator = rng(*self.names, stream, device=self.device)
+        generator = torch.Generator(self.device).manual_seed(seed_of(*self.names, stream))
         return torch.rand(self.batch_size, *shape, generator=generator, device=self.device)[self.rows]
 
     def fork(self, name: str) -> "Draw":

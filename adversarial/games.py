@@ -40,15 +40,17 @@ class Batch(NamedTuple):
 class Side:
     """Samples ``[N, ...]`` that one critic is given as real, or as fake.
 
-    A game sets the first four fields: the samples as the generator side made them, what they are conditioned on
-    (``[N]``), constants that weigh the losses on them (``[N]`` or a number), and a ``transform`` through which the
-    critic sees them (augmentation). ``judge`` sets ``score``, an update rule the rest.
+    A game sets the first fields: the samples as the generator side made them, what they are conditioned on (``[N]``),
+    constants that weigh the losses on them (``[N]`` or a number), a ``transform`` through which the critic sees them
+    (augmentation), and how many samples in a row have one score together. ``judge`` sets ``score``, an update rule the
+    rest.
     """
 
     samples: Tensor
     condition: Tensor | None = None
     weight: SampleWeight = 1.0
     transform: Transform | None = None
+    pack: int = 1
 
     score: Tensor | None = None  # what the critic says, [N]; [N / m] where it judges packs of m; [N, K] for K classes
     cut: Tensor | None = None  # the samples, detached: the leaf at which the critic's backward pass ends
@@ -69,33 +71,23 @@ class Pair(NamedTuple):
     fake: Side | None
 
 
-def sides_of(pairs: Sequence[Pair]) -> list[Side]:
-    """The sides that are played, critic by critic, real before fake."""
-    return [side for pair in pairs for side in pair if side is not None]
-
-
 @dataclass(eq=False)
 class Play:
     """One forward of the generator side: a pair for each critic, the generator side's own loss if it has one (a
     scalar), and what is to be logged of it.
 
-    ``points`` are further samples that penalties have had judged, by penalty.
+    ``sides`` are those that are played, ``made`` those among them that the generator side has made, so that a gradient
+    can go on into it. An update rule notes what penalties look at in ``watched``.
     """
 
     pairs: list[Pair]
     task_loss: Tensor | None = None
     report: dict[str, Tensor] = field(default_factory=dict)
-    points: dict[Any, list[Pair]] = field(default_factory=dict)
+    watched: dict[Any, list[Pair]] = field(default_factory=dict)  # by penalty
 
-    @property
-    def sides(self) -> list[Side]:
-        """The sides that are played."""
-        return sides_of(self.pairs)
-
-    @property
-    def made(self) -> list[Side]:
-        """The sides that the generator side has made, with a graph behind them: they can be pushed around."""
-        return [side for side in self.sides if side.samples.requires_grad]
+    def __post_init__(self) -> None:
+        self.sides = [side for pair in self.pairs for side in pair if side is not None]
+        self.made = [side for side in self.sides if side.samples.requires_grad]
 
 
 class Game(Protocol):
@@ -174,8 +166,8 @@ class GenerationGame:
 
     def play(self, batch: Batch, draw: Draw) -> Play:
         label = batch.label if self.conditional else None
-        real = Side(batch.x, label)
-        fake = Side(self.generator(draw.normal("latent", (self.latent_dim,)), label), label)
+        real = Side(batch.x, label, pack=self.pack)
+        fake = Side(self.generator(draw.normal("latent", (self.latent_dim,)), label), label, pack=self.pack)
         play = Play([Pair(real, fake)])
         if self.augment is not None:
             p = 1.0 if self.probability is None else self.probability.state["augment_p"]
@@ -187,8 +179,10 @@ class GenerationGame:
 
     def judge(self, pairs: Sequence[Pair]) -> None:
         """Set the scores ``[N / m]``."""
-        sides = sides_of(pairs)
-        seen = [packed(side.seen(), self.pack) for side in sides]
+        sides = [side for pair in pairs for side in pair if side is not None]
+        seen = [side.seen() for side in sides]
+        if self.pack > 1:
+            seen = [packed(x, self.pack) for x in seen]
         labels = [side.condition for side in sides]
         if self.together and len(sides) == 2:
             label = torch.cat(labels) if self.conditional else None
@@ -211,4 +205,4 @@ class GenerationGame:
 
 def packed(x: Tensor, pack: int) -> Tensor:
     """``[N, C, ...]`` to ``[N / pack, pack C, ...]``: samples in a row, joined along their channels (or features)."""
-    return x if pack == 1 else x.reshape(len(x) // pack, pack * x.shape[1], *x.shape[2:])
+    return x.reshape(len(x) // pack, pack * x.shape[1], *x.shape[2:])

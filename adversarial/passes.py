@@ -4,16 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .draws import Draw
-from .games import Batch, Game, Pair, Play, Side, sides_of
+from .games import Batch, Game, Pair, Play, Side
 from .objectives import Auxiliary, Objective, own_class
-from .penalties import GENERATOR, SCORES, Penalty, take_slopes
+from .penalties import GENERATOR, SCORES, SLOPES, Penalty, take_slopes
 
 Rounds = Sequence[tuple[Batch, Draw]]
 
@@ -37,26 +36,16 @@ class Strengths:
     clip: float = 0.0
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses and penalties --------------------------------------------------------------------------------------------
 
 
-def critic_loss(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Tensor:
-    """The mean over samples, summed over critics, of what the critics minimise."""
-    return _mean_loss(objective.critic_loss, pairs)
-
-
-def generator_loss(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Tensor:
-    """The same of what the generator minimises; not yet times λ."""
-    return _mean_loss(objective.generator_loss, pairs)
-
-
-def _mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
-    total = None
+def mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
+    """The mean over samples, summed over critics, of a ``loss(real_scores, fake_scores, weights)``."""
+    total = 0
     for real, fake in pairs:
         scores = [None if side is None else side.score for side in (real, fake)]
         weights = [1.0 if side is None else side.weight for side in (real, fake)]
-        mean = loss(*scores, weights).mean()
-        total = mean if total is None else total + mean
+        total = total + loss(*scores, weights).mean()
     return total
 
 
@@ -67,49 +56,54 @@ def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> 
     return [Pair(None, pair.fake) for pair in pairs]
 
 
+def penalty_terms(play: Play, penalties: Mapping[Penalty, float], *acts_on: str) -> list[Tensor]:
+    """γ times the terms of the critic's penalties that act on SLOPES, on SCORES, or on either. They are reported."""
+    terms = []
+    for penalty, gamma in penalties.items():
+        if penalty.acts_on in acts_on:
+            terms.append(gamma * penalty.term(play, play.watched[penalty]))
+    if terms:
+        play.report["penalty"] = sum(terms) + play.report.get("penalty", 0)
+    return terms
+
+
+def generator_losses(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> list[Tensor]:
+    """What the generator side minimises beside its adversarial loss: its task, and γ times its own penalties."""
+    losses = [] if play.task_loss is None else [play.task_loss]
+    for penalty, gamma in penalties.items():
+        if penalty.acts_on == GENERATOR:
+            term, values = penalty.generator_term(game, play, draw)
+            losses.append(gamma * term)
+            play.report |= values
+    return losses
+
+
 # --- the critic's forward --------------------------------------------------------------------------------------------
 
 
-def cut(play: Play, penalties: Mapping[Penalty, float], reached: Sequence[Side] = ()) -> None:
+def cut(play: Play, draw: Draw, penalties: Mapping[Penalty, float], reached: Sequence[Side] = ()) -> None:
     """Detach the samples: the critics' backward pass ends at them.
 
     A gradient arrives only at the sides named in ``reached`` and at those whose slope a penalty takes.
     """
-    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, ())]
+    play.watched = {penalty: penalty.pairs(play, draw) for penalty in penalties}
+    sloped = [side for p, pairs in play.watched.items() if p.acts_on == SLOPES for pair in pairs for side in pair]
     for side in play.sides:
         side.cut = side.samples.detach().requires_grad_(side in sloped or side in reached)
 
 
-def judge(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> None:
-    """Have the critics score the play, and the further points that penalties want scored; take the slopes they need."""
+def judge(game: Game, play: Play) -> None:
+    """Have the critics score the play, and what else penalties look at; take the slopes that they need."""
     game.judge(play.pairs)
-    for penalty in penalties:
-        play.points[penalty] = penalty.points(play.pairs, draw)
-        if play.points[penalty]:
-            game.judge(play.points[penalty])
-    sloped = [side for penalty in penalties for side in penalty.sloped(play.pairs, play.points[penalty])]
+    sloped = []
+    for penalty, pairs in play.watched.items():
+        sides = [side for pair in pairs for side in pair if side is not None]
+        if sides and sides[0].score is None:
+            game.judge(pairs)
+        if penalty.acts_on == SLOPES:
+            sloped += sides
     if sloped:
         take_slopes(sloped)
-
-
-def penalty_terms(play: Play, penalties: Mapping[Penalty, float], *acts_on: str) -> Tensor | None:
-    """Sum of γ times the terms of the penalties that act on SLOPES, on SCORES, or on either; it is reported."""
-    chosen = [(penalty, gamma) for penalty, gamma in penalties.items() if penalty.acts_on in acts_on]
-    terms = total([gamma * penalty.term(play.pairs, play.points[penalty]) for penalty, gamma in chosen])
-    if terms is not None:
-        play.report["penalty"] = terms + play.report.get("penalty", 0)
-    return terms
-
-
-def generator_terms(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> Tensor | None:
-    """Sum of γ times the generator's own penalties; what they measure is reported."""
-    terms = []
-    for penalty, gamma in penalties.items():
-        if penalty.acts_on == GENERATOR:
-            term, values = penalty.generator_term(game, play, draw)
-            terms.append(gamma * term)
-            play.report |= values
-    return total(terms)
 
 
 # --- derivatives by score --------------------------------------------------------------------------------------------
@@ -119,19 +113,23 @@ def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: S
     """Set c_i = ∂L_D/∂s_i, penalties on scores included, and g_i = λ ∂L_G/∂s_i on the sides.
 
     They are derivatives of a few numbers per sample, by autograd on detached scores: no formula per loss. Returns the
-    sides that have c: those of the play, and the points of penalties on scores.
+    sides that have c: those of the play, and those that penalties on scores look at.
     """
     leaf = with_leaf_scores(play)
-    of_critic = critic_loss(objective, leaf.pairs)
+    further = [side for penalty in leaf.watched for pair in play.watched[penalty] for side in pair]
+    judged = [*play.sides, *further]
+    leaves = [side.score for side in leaf.sides]
+    leaves += [side.score for pairs in leaf.watched.values() for pair in pairs for side in pair]
+
+    of_critic = mean_loss(objective.critic_loss, leaf.pairs)
     on_scores = penalty_terms(leaf, strengths.penalties, SCORES)
-    judged = sides_of([*play.pairs, *chain(*(play.points[penalty] for penalty in leaf.points))])
-    leaves = [side.score for side in sides_of([*leaf.pairs, *chain(*leaf.points.values())])]
-    for side, c in zip(judged, torch.autograd.grad(total([of_critic, on_scores]), leaves), strict=True):
+    for side, c in zip(judged, torch.autograd.grad(sum([of_critic, *on_scores]), leaves), strict=True):
         side.c = c
 
-    of_generator = strengths.coefficient * generator_loss(objective, generator_pairs(objective, leaf.pairs))
-    leaves = [side.score for side in leaf.sides]
+    of_generator = mean_loss(objective.generator_loss, generator_pairs(objective, leaf.pairs))
+    of_generator = strengths.coefficient * of_generator
     # A side that the generator's loss does not look at has a derivative of zero.
+    leaves = leaves[: len(play.sides)]
     gradients = torch.autograd.grad(of_generator, leaves, materialize_grads=True)
     for side, g in zip(play.sides, gradients, strict=True):
         side.g = g
@@ -141,14 +139,14 @@ def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: S
 
 def with_leaf_scores(play: Play) -> Play:
     """The same play with detached scores, by which losses and penalties on scores can be differentiated."""
-
-    def detached(pairs: Sequence[Pair]) -> list[Pair]:
-        return [
-            Pair(*(side and replace(side, score=side.score.detach().requires_grad_()) for side in p)) for p in pairs
-        ]
-
-    points = {penalty: detached(pairs) for penalty, pairs in play.points.items() if penalty.acts_on == SCORES}
-    return Play(detached(play.pairs), report=play.report, points=points)
+    copies = {}
+    on_scores = {penalty: pairs for penalty, pairs in play.watched.items() if penalty.acts_on == SCORES}
+    for name, pairs in {None: play.pairs, **on_scores}.items():
+        copies[name] = []
+        for pair in pairs:
+            sides = [side and replace(side, score=side.score.detach().requires_grad_()) for side in pair]
+            copies[name].append(Pair(*sides))
+    return Play(copies.pop(None), report=play.report, watched=copies)
 
 
 def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
@@ -169,15 +167,6 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
 
 
 # --- backward passes -------------------------------------------------------------------------------------------------
-
-
-def backward(roots: Sequence[Tensor | None], seeds: Sequence[Tensor | None], leaves: Sequence[Tensor] | None = None):
-    """Accumulate the gradients of the ``roots`` that are not None, each times its seed (None: a scalar's 1).
-
-    With ``leaves`` into these alone: input gradients that nobody needs are then not computed.
-    """
-    pairs = [(root, seed) for root, seed in zip(roots, seeds, strict=True) if root is not None]
-    torch.autograd.backward([root for root, _ in pairs], [seed for _, seed in pairs], inputs=leaves)
 
 
 def per_sample(ratio: Tensor, x: Tensor) -> Tensor:
@@ -207,12 +196,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------
-
-
-def total(terms: Sequence[Tensor | None]) -> Tensor | None:
-    """Sum of the terms that are not None; None without any."""
-    found = [term for term in terms if term is not None]
-    return sum(found[1:], found[0]) if found else None
 
 
 def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
 """Penalties: terms of a player's loss beside the objective's.
 
-A penalty says which further ``points`` the critics must score, at which sides it needs the slope ∂s_i/∂x_i, and what
-its ``term`` is; a number γ ≥ 0 weighs it (``rules.Strengths``). What it keeps from step to step is its ``state``.
+A penalty says what it looks at (``pairs``: sides of the play, or new samples that the critics then judge as well) and
+what its ``term`` is; a number γ ≥ 0 weighs it (``passes.Strengths``). What it keeps from step to step is its ``state``.
 
-Slopes are taken with respect to the samples as the generator side makes them: before any augmentation, after any
-reversal. Where a score is of several samples (packing), they are one input.
+Slopes ∂s_i/∂x_i are taken with respect to the samples as the generator side makes them: before any augmentation, after
+any reversal. Where a score is of several samples (packing), they are one input.
 
 To add a penalty: write its class and one line in ``PENALTIES``. Its dataclass fields become options in a config.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .augmentation import diffaugment
 from .draws import Draw
-from .games import Game, Pair, Play, Side, sides_of
+from .games import Game, Pair, Play, Side
 from .objectives import own_class
 
 CRITIC, GENERATOR = "critic", "generator"  # the players
@@ -26,7 +26,7 @@ SLOPES, SCORES = "slopes", "scores"
 
 
 class Penalty:
-    """The base of all penalties: nothing to judge, no slopes, no state."""
+    """The base of all penalties: looks at nothing new, keeps nothing."""
 
     summary: ClassVar[str]  # the formula, in a line
     # What the term is a function of. SLOPES are differentiated once more, by the critic's weights; SCORES alone join
@@ -37,16 +37,12 @@ class Penalty:
     needs: ClassVar[str] = ""
     state: ClassVar[dict[str, Tensor]] = {}  # ``games.Stateful``; penalties that keep something have their own
 
-    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
-        """Further samples for the critics to judge, none by default."""
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
+        """What the penalty looks at beside the play's scores; sides without a score are judged."""
         return []
 
-    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
-        """The sides at which ``slope`` is needed."""
-        return []
-
-    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
-        """The term of the critic's loss, not yet times γ: a scalar."""
+    def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
+        """The term of the critic's loss, not yet times γ: a scalar. ``pairs`` are what it looks at, judged by now."""
         raise NotImplementedError
 
     def generator_term(self, game: Game, play: Play, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,16 +57,16 @@ class Penalty:
 
 
 class SlopePenalty(Penalty):
-    """The mean over sides and samples of a function of the slope: ``of_slope`` maps ``[N, d]`` to ``[N]``."""
+    """The mean over samples, summed over sides, of a function of the slope: ``of_slope`` maps ``[N, d]`` to ``[N]``."""
 
     acts_on = SLOPES
 
     def of_slope(self, slope: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
-        values = [self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in self.sloped(pairs, points)]
-        return sum(values[1:], values[0])
+    def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
+        sides = [side for pair in pairs for side in pair if side is not None]
+        return sum(self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in sides)
 
 
 def zero_centred(slope: Tensor) -> Tensor:
@@ -90,8 +86,8 @@ class R1(SlopePenalty):
     summary = "γ/2·E|∂s/∂x|² over real samples"
     of_slope = staticmethod(zero_centred)
 
-    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
-        return [pair.real for pair in pairs]
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
+        return [Pair(pair.real, None) for pair in play.pairs]
 
 
 @dataclass(eq=False)
@@ -102,46 +98,38 @@ class R2(SlopePenalty):
     needs = "fakes"
     of_slope = staticmethod(zero_centred)
 
-    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
-        return [pair.fake for pair in pairs]
-
-
-class PointPenalty(SlopePenalty):
-    """(‖∂s/∂x‖ - 1)² at points of its own, which critics judge as they judge fakes."""
-
-    of_slope = staticmethod(one_centred)
-
-    def sloped(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> list[Side]:
-        return [pair.fake for pair in points]
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
+        return [Pair(None, pair.fake) for pair in play.pairs]
 
 
 def as_fake(x: Tensor, fake: Side) -> Pair:
-    """Points ``[N, ...]`` in the place of fakes, for their slope: a leaf."""
-    cut = x.detach().requires_grad_()
-    return Pair(None, Side(cut, fake.condition, transform=fake.transform, cut=cut))
+    """Points ``[N, ...]`` for the slope at them, to be judged as the ``fake`` samples are: a leaf."""
+    leaf = x.detach().requires_grad_()
+    return Pair(None, Side(leaf, fake.condition, transform=fake.transform, pack=fake.pack, cut=leaf))
 
 
 @dataclass(eq=False)
-class GradientPenalty(PointPenalty):
+class GradientPenalty(SlopePenalty):
     """WGAN-GP: at random points on the lines from fakes to reals (Gulrajani et al. 2017, eq. 3)."""
 
     summary = "γ·E(|∂s/∂x| - 1)² between reals and fakes (WGAN-GP); 10 in its paper"
     needs = "fakes"
 
-    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
+    of_slope = staticmethod(one_centred)
+
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
         share = draw.uniform("gradient penalty")
-        # A pack moves as one: its m samples have the share of the first.
-        pack = len(share) // len(pairs[0].fake.score)
-        share = share[::pack].repeat_interleave(pack)
-        found = []
-        for real, fake in pairs:
-            along = share.reshape(-1, *[1] * (fake.samples.ndim - 1)).to(fake.samples.dtype)
-            found.append(as_fake(torch.lerp(fake.samples.detach(), real.samples.detach(), along), fake))
-        return found
+        points = []
+        for real, fake in play.pairs:
+            # A pack moves as one: its m samples have the share of the first.
+            along = share[:: fake.pack].repeat_interleave(fake.pack)
+            along = along.reshape(-1, *[1] * (fake.samples.ndim - 1)).to(fake.samples.dtype)
+            points.append(as_fake(torch.lerp(fake.samples.detach(), real.samples.detach(), along), fake))
+        return points
 
 
 @dataclass(eq=False)
-class Dragan(PointPenalty):
+class Dragan(SlopePenalty):
     """DRAGAN: around real samples (Kodali et al. 2017, section 2.5).
 
     The noise is Gaussian, as in the paper's loss. In the authors' code it is uniform and scaled by the batch's standard
@@ -152,12 +140,14 @@ class Dragan(PointPenalty):
     needs = "samples"
     noise: float = field(default=0.25, metadata={"comment": "standard deviation of the noise around reals"})
 
-    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
-        found = []
-        for real, fake in pairs:
+    of_slope = staticmethod(one_centred)
+
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
+        points = []
+        for real, fake in play.pairs:
             noise = self.noise * draw.normal("dragan", tuple(real.samples.shape[1:]))
-            found.append(as_fake(real.samples.detach() + noise.to(real.samples.dtype), fake))
-        return found
+            points.append(as_fake(real.samples.detach() + noise.to(real.samples.dtype), fake))
+        return points
 
 
 def take_slopes(sides: Sequence[Side]) -> None:
@@ -166,7 +156,8 @@ def take_slopes(sides: Sequence[Side]) -> None:
     One backward pass serves all sides: for a critic that judges each sample on its own this is exact, for one with
     BatchNorm it is the gradient of the batch's summed scores, as in every common implementation.
     """
-    total = torch.stack([own_class(side.score).sum() for side in sides]).sum()
+    # The first of several scores is the sample's own (``objectives.own_class``).
+    total = sum(side.score.reshape(len(side.score), -1)[:, 0].sum() for side in sides)
     slopes = torch.autograd.grad(total, [side.cut for side in sides], create_graph=True)
     for side, slope in zip(sides, slopes, strict=True):
         side.slope = slope
@@ -191,15 +182,15 @@ class LeCam(Penalty):
     def __post_init__(self) -> None:
         self.state = {name: torch.tensor(0.0) for name in ("lecam_real", "lecam_fake", "lecam_weight")}
 
-    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
+    def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
         # Before the first step both averages are 0, whatever they are divided by.
         weight = self.state["lecam_weight"].clamp(min=torch.finfo(torch.float32).tiny)
         real, fake = (self.state[name] / weight for name in ("lecam_real", "lecam_fake"))
         terms = []
-        for pair in pairs:
+        for pair in play.pairs:
             terms.append((own_class(pair.real.score) - fake).square().mean())
             terms.append((own_class(pair.fake.score) - real).square().mean())
-        return sum(terms[1:], terms[0])
+        return sum(terms)
 
     def update(self, step: int, players: tuple[str, ...], report: dict[str, Tensor], mean: Callable) -> None:
         if CRITIC in players:
@@ -219,19 +210,18 @@ class Consistency(Penalty):
     acts_on = SCORES
     change: ClassVar = staticmethod(diffaugment(("mirror", "translation")))
 
-    def points(self, pairs: Sequence[Pair], draw: Draw) -> list[Pair]:
-        (pair,) = pairs
+    def pairs(self, play: Play, draw: Draw) -> list[Pair]:
+        (pair,) = play.pairs
         changed = []
         for name, side in (("real", pair.real), ("fake", pair.fake)):
             x = self.change(draw, f"consistency {name}", 1.0)(side.samples.detach())
-            changed.append(Side(x, side.condition, transform=side.transform))
+            changed.append(Side(x, side.condition, transform=side.transform, pack=side.pack))
         return [Pair(*changed)]
 
-    def term(self, pairs: Sequence[Pair], points: Sequence[Pair]) -> Tensor:
-        terms = []
-        for side, changed in zip(sides_of(pairs), sides_of(points), strict=True):
-            terms.append((own_class(side.score) - own_class(changed.score)).square().mean())
-        return sum(terms[1:], terms[0])
+    def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
+        changed = [side for pair in pairs for side in pair]
+        sides = zip(play.sides, changed, strict=True)
+        return sum((own_class(a.score) - own_class(b.score)).square().mean() for a, b in sides)
 
 
 # --- on the generator ------------------------------------------------------------------------------------------------

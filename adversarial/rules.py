@@ -25,26 +25,23 @@ import torch
 from torch import Tensor
 
 from .draws import Draw
-from .games import Game, Play
+from .games import Game, Play, Side
 from .objectives import Auxiliary, Objective
 from .passes import (
     Rounds,
     Strengths,
     Turn,
-    backward,
-    critic_loss,
     cut,
     floor_c,
     frozen,
-    generator_loss,
+    generator_losses,
     generator_pairs,
-    generator_terms,
     judge,
+    mean_loss,
     penalty_terms,
     per_sample,
     report,
     score_derivatives,
-    total,
     trainable,
 )
 from .penalties import CRITIC, GENERATOR, SCORES, SLOPES, clip_weights
@@ -76,12 +73,12 @@ def alternating(
             side.cut = None  # this time the backward pass goes on into the generator
     else:
         play = game.play(batch, draw.fork("generator"))
-    own_penalty = generator_terms(game, play, draw, strengths.penalties)
+    own_losses = generator_losses(game, play, draw, strengths.penalties)
     with frozen(game.critic):
         pairs = generator_pairs(objective, play.pairs)
         game.judge(pairs)
-        loss = strengths.coefficient * generator_loss(objective, pairs)
-        total([loss, play.task_loss, own_penalty]).backward()
+        loss = strengths.coefficient * mean_loss(objective.generator_loss, pairs)
+        sum([loss, *own_losses]).backward()
     lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
     yield Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
 
@@ -97,15 +94,14 @@ def simultaneous(
 
     batch, draw = rounds[-1]
     play = game.play(batch, draw)
-    cut(play, strengths.penalties, reached=play.made)
-    judge(game, play, draw, strengths.penalties)
+    cut(play, draw, strengths.penalties, reached=play.made)
+    judge(game, play)
     slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
     judged = score_derivatives(objective, play, strengths)
 
     scores, g = [side.score for side in play.sides], [side.g for side in play.sides]
     arrived = torch.autograd.grad(scores, [side.cut for side in play.made], g, retain_graph=True)
-    roots = [*(side.score for side in judged), slope_terms]
-    backward(roots, [*(side.c for side in judged), None], trainable(game.critic))
+    critic_backward(judged, slope_terms, trainable(game.critic))
 
     generator_backward(game, play, draw, strengths, arrived)
     yield Turn((CRITIC, GENERATOR), report(objective, play))
@@ -130,8 +126,8 @@ def single_pass(
 
     batch, draw = rounds[-1]
     play = game.play(batch, draw)  # the generator's forward
-    cut(play, strengths.penalties, reached=play.made)
-    judge(game, play, draw, strengths.penalties)  # the critic's forward
+    cut(play, draw, strengths.penalties, reached=play.made)
+    judge(game, play)  # the critic's forward
     slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
     judged = score_derivatives(objective, play, strengths)  # c_i and g_i
     if any(side.score.ndim > 1 for side in judged):
@@ -139,9 +135,8 @@ def single_pass(
 
     reversed_sides = [side for side in play.made if side.slope is None]
     floor_c(judged, reversed_sides)  # so that g_i / c_i exists
-    roots = [*(side.score for side in judged), slope_terms]
-    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)]
-    backward(roots, [*(side.c for side in judged), None], leaves)  # the one backward pass through the critic
+    # The one backward pass through the critic: its own gradients, and c_i ∂s_i/∂x_i at the cut.
+    critic_backward(judged, slope_terms, [*trainable(game.critic), *(side.cut for side in reversed_sides)])
 
     arrived = []
     for side in play.made:
@@ -175,18 +170,26 @@ def critic_turns(game: Game, objective: Objective | Auxiliary, rounds: Rounds, s
 
 def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: Draw, strengths: Strengths) -> Turn:
     """The critic's gradients for what was played."""
-    cut(play, strengths.penalties)
-    judge(game, play, draw, strengths.penalties)
-    loss = critic_loss(objective, play.pairs)
-    penalty = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
-    backward([loss, penalty], [None, None], trainable(game.critic))
-    play.report["critic_loss"] = loss
+    cut(play, draw, strengths.penalties)
+    judge(game, play)
+    loss = play.report["critic_loss"] = mean_loss(objective.critic_loss, play.pairs)
+    terms = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
+    # Into the weights alone: input gradients that nobody needs are not computed.
+    sum([loss, *terms]).backward(inputs=trainable(game.critic))
     return Turn((CRITIC,), report(objective, play))
+
+
+def critic_backward(judged: Sequence[Side], slope_terms: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
+    """From the scores, each times its c, and from the penalties on slopes, back to the ``leaves``."""
+    roots = [*(side.score for side in judged), *slope_terms]
+    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]
+    torch.autograd.backward(roots, seeds, inputs=leaves)
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:
     """From the cut on into the generator side: the gradients that ``arrived`` at the samples it made, together with its
-    own loss and penalties.
+    own losses.
     """
-    own_penalty = generator_terms(game, play, draw, strengths.penalties)
-    backward([*(side.samples for side in play.made), play.task_loss, own_penalty], [*arrived, None, None])
+    own_losses = generator_losses(game, play, draw, strengths.penalties)
+    roots = [*(side.samples for side in play.made), *own_losses]
+    torch.autograd.backward(roots, [*arrived, *(None for _ in own_losses)])

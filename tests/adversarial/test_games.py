@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adversarial.games import Batch, GenerationGame, Pair, Side, packed, sides_of
+from adversarial.games import Batch, GenerationGame, Pair, Side, packed
 from tests.adversarial.toy_games import (
     CLASSES,
     LATENT,
@@ -28,7 +28,7 @@ def fakes(game: GenerationGame, batch: Batch, draw: SeededDraw) -> Tensor:
 def judged(game: GenerationGame, pairs: list[Pair]) -> list[Tensor]:
     """Scores of the sides, real before fake."""
     game.judge(pairs)
-    return [side.score for side in sides_of(pairs)]
+    return [side.score for pair in pairs for side in pair if side is not None]
 
 
 # --- the generation game -------------------------------------------------------------------------------------------

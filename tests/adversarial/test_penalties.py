@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from adversarial.games import Pair, Side
+from adversarial.games import Pair, Play, Side
 from adversarial.penalties import (
     CRITIC,
     GENERATOR,
@@ -102,10 +102,10 @@ class Fixed(SeededDraw):
 
 def test_points_between_and_around_are_leaves():
     real, fake = torch.ones(3, 2, requires_grad=True), torch.zeros(3, 2, requires_grad=True)
-    pairs = [Pair(Side(real), Side(fake, score=torch.zeros(3)))]
-    (between,) = GradientPenalty().points(pairs, Fixed(0.0, 0.5, 1.0))
+    play = Play([Pair(Side(real), Side(fake))])
+    (between,) = GradientPenalty().pairs(play, Fixed(0.0, 0.5, 1.0))
     assert between.fake.cut.tolist() == [[0, 0], [0.5, 0.5], [1, 1]]
-    (around,) = Dragan(noise=0.5).points(pairs, Fixed(0.5, 0.5, 0.5))
+    (around,) = Dragan(noise=0.5).pairs(play, Fixed(0.5, 0.5, 0.5))
     assert bool((around.fake.cut == 1.25).all())
     for points in (between, around):
         assert points.real is None
@@ -118,17 +118,17 @@ def test_lecam_holds_each_side_to_the_other_sides_average():
     penalty = LeCam()
     for name, value in (("lecam_real", 1.5), ("lecam_fake", -0.5), ("lecam_weight", 0.5)):
         penalty.state[name].fill_(value)
-    value = penalty.term([Pair(scored(1.0, 2.0), scored(5.0, 0.0))], [])
+    value = penalty.term(Play([Pair(scored(1.0, 2.0), scored(5.0, 0.0))]), [])
     assert value.item() == (4 + 9) / 2 + (4 + 9) / 2
 
 
 def test_lecam_before_the_first_step_holds_scores_to_zero():
-    assert LeCam().term([Pair(scored(2.0), scored(-1.0))], []).item() == 5
+    assert LeCam().term(Play([Pair(scored(2.0), scored(-1.0))]), []).item() == 5
 
 
 def test_consistency():
-    pairs, changed = [Pair(scored(1.0, 2.0), scored(3.0))], [Pair(scored(2.0, 3.0), scored(1.0))]
-    assert Consistency().term(pairs, changed).item() == 1 + 4
+    play, changed = Play([Pair(scored(1.0, 2.0), scored(3.0))]), [Pair(scored(2.0, 3.0), scored(1.0))]
+    assert Consistency().term(play, changed).item() == 1 + 4
 
 
 def test_path_length_of_a_linear_generator():
