@@ -25,9 +25,6 @@ def accumulated(
     That is the gradient of the whole batch for networks without statistics over the batch. Processes exchange gradients
     once a turn. Not for reused fakes: their graphs would all be kept.
     """
-    if parts == 1:
-        yield from rule(game, objective, rounds, strengths)
-        return
     size = len(rounds[0][0].x) // parts
     plays = []
     for i in range(parts):

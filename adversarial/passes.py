@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .draws import Draw
 from .games import Batch, Game, Pair, Play, Side
-from .objectives import Auxiliary, Objective, own_class
+from .objectives import Auxiliary, Objective
 from .penalties import GENERATOR, SCORES, SLOPES, Penalty, take_slopes
 
 Rounds = Sequence[tuple[Batch, Draw]]
@@ -207,7 +207,8 @@ def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
     for name, side, sign in (("real", last.real, 1), ("fake", last.fake, -1)):
         if side is None:
             continue
-        score = values[f"{name}_score"] = own_class(side.score)
+        score = side.score if side.score.ndim == 1 else side.score[:, 0]  # the first of several is the own class's
+        values[f"{name}_score"] = score
         if objective.boundary is not None and last.fake is not None:  # one of K attributes is not told by a boundary
             values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
         if isinstance(objective, Auxiliary):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draw
-from .games import Game, Play, Side
+from .games import Game, Play
 from .objectives import Auxiliary, Objective
 from .passes import (
     Rounds,
@@ -101,7 +101,9 @@ def simultaneous(
 
     scores, g = [side.score for side in play.sides], [side.g for side in play.sides]
     arrived = torch.autograd.grad(scores, [side.cut for side in play.made], g, retain_graph=True)
-    critic_backward(judged, slope_terms, trainable(game.critic))
+    roots = [*(side.score for side in judged), *slope_terms]
+    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
+    torch.autograd.backward(roots, seeds, inputs=trainable(game.critic))
 
     generator_backward(game, play, draw, strengths, arrived)
     yield Turn((CRITIC, GENERATOR), report(objective, play))
@@ -136,7 +138,10 @@ def single_pass(
     reversed_sides = [side for side in play.made if side.slope is None]
     floor_c(judged, reversed_sides)  # so that g_i / c_i exists
     # The one backward pass through the critic: its own gradients, and c_i ∂s_i/∂x_i at the cut.
-    critic_backward(judged, slope_terms, [*trainable(game.critic), *(side.cut for side in reversed_sides)])
+    roots = [*(side.score for side in judged), *slope_terms]
+    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
+    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)]
+    torch.autograd.backward(roots, seeds, inputs=leaves)
 
     arrived = []
     for side in play.made:
@@ -177,13 +182,6 @@ def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: 
     # Into the weights alone: input gradients that nobody needs are not computed.
     sum([loss, *terms]).backward(inputs=trainable(game.critic))
     return Turn((CRITIC,), report(objective, play))
-
-
-def critic_backward(judged: Sequence[Side], slope_terms: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
-    """From the scores, each times its c, and from the penalties on slopes, back to the ``leaves``."""
-    roots = [*(side.score for side in judged), *slope_terms]
-    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]
-    torch.autograd.backward(roots, seeds, inputs=leaves)
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:
