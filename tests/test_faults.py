@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import train
 from tests.conftest import forget_accelerator
-from tests.runs import ROOT, fingerprint, run, signal_at
+from tests.runs import ROOT, at_step, fingerprint, run, signal_at
 from utils.errors import UserError
 from utils.tasks.generation import Generation
 from utils.training import checkpoint
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_named_and_the_previous_checkpoint_is_used(tmp_path, c
         forget_accelerator()
         if i:  # one run to the end is enough, of the others the choice of the checkpoint
             saved = checkpoint.newest(folder / "digits/checkpoints", warn=print)
-            assert saved.state["step"] == 5
+            assert saved.state.step == 5
         else:
             assert run(folder, "train.steps=10", *ADAPTIVE, *STEADY) == 0
             assert fingerprint(folder) == fingerprint(whole)
@@ -110,16 +110,13 @@ def in_a_process(main: Callable[[], None], output: Path) -> int:
 
 def once_saved(folder: Path, what: Callable[[], None]) -> None:
     """Do something in the midst of step 8, when the checkpoint of step 5 has been written behind the training."""
-    original, calls = train.ema.update, iter(range(10**9))
 
-    def update(*given):
-        if next(calls) == 7:
-            while not (folder / "digits/checkpoints/step-00000005").is_dir():
-                time.sleep(0.001)
-            what()
-        original(*given)
+    def then(players) -> None:
+        while not (folder / "digits/checkpoints/step-00000005").is_dir():
+            time.sleep(0.001)
+        what()
 
-    train.ema.update = update
+    at_step(pytest.MonkeyPatch(), 7, then)  # in a process that ends with the run
 
 
 @pytest.mark.parametrize(("logs", "words"), [("log.every=4", "logs in"), ("log.every=100", "step-00000010 could not")])
@@ -256,7 +253,7 @@ def test_a_run_rolls_back_and_leaves_the_bad_step_out(tmp_path, monkeypatch, cap
     assert "Rolling back to step 0, to leave out step 1" in output
     assert "Rolling back to step 6, to leave out step 8" in output
     state = checkpoint.newest(tmp_path / "whole/digits/checkpoints", warn=print).state
-    assert state["skipped"] == [0, 7]
+    assert state.skipped == (0, 7)
 
     for stop in (3, 9):
         with monkeypatch.context() as patch:
@@ -275,7 +272,7 @@ def test_a_checkpoint_of_skipped_steps_alone_can_be_rolled_back_to(tmp_path, mon
     """The optimisers have not stepped yet, so they have no moments."""
     poison(monkeypatch, 0, 1)
     assert run(tmp_path, "guard.rollbacks=2", "checkpoint.every=1", *STEADY) == 0
-    assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state["skipped"] == [0, 1]
+    assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state.skipped == (0, 1)
 
 
 # --- A game that is lost

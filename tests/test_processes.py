@@ -22,7 +22,8 @@ from tests.conftest import forget_accelerator
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
 from utils import errors
 from utils.tasks.generation import Generation
-from utils.training import checkpoint, players
+from utils.training import checkpoint
+from utils.training.players import Players
 
 # No layer sees across samples, so only rounding may differ from one process.
 APART = ["model.generator_norm=none", "train.precision=float64", "optimizer.schedule=constant"]
@@ -109,13 +110,13 @@ def test_processes_have_the_same_parameters_after_fifty_steps(tmp_path):
 
 def train_and_tell(folder: Path, words: list[str]) -> int:
     """Train, and leave the digest of this process's parameters in a folder."""
-    built, build = [], players.build
+    built, build = [], Players.build
 
     def noted(*given):
         built.append(build(*given))
         return built[-1]
 
-    players.build = noted
+    Players.build = noted
     code = train.main(words)
     digest = hashlib.sha256()
     for network in (built[0].generator, built[0].critic):

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from utils.evaluation import sampling
 from utils.evaluation.generation import Record
 from utils.evaluation.sampling import every_class, latents, sample
 from utils.training.players import Players, wrapped
+from utils.training.state import RunState, Sizes
 
 Pictures = dict[str, Tensor]
 POINTS = 2500  # points in a scatter plot
@@ -57,17 +58,17 @@ class Generation:
             _check_classes(data)
         return data
 
-    def sizes(self, data: DataSet) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes}
+    def sizes(self, data: DataSet) -> Sizes:
+        return Sizes(data.shape, data.classes)
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-        if config.game.conditional and not sizes["classes"]:
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+        if config.game.conditional and not sizes.classes:
             raise UserError(f"game.conditional=true needs class labels, and data set '{config.data.name}' has none.")
-        if config.game.auxiliary and sizes["classes"] < 2:
+        if config.game.auxiliary and sizes.classes < 2:
             raise UserError(f"game.auxiliary tells classes apart, and data set '{config.data.name}' has one alone.")
-        family, shape = FAMILIES[config.model.name], tuple(sizes["shape"])
+        family, shape = FAMILIES[config.model.name], sizes.shape
         _check_images(config, shape)
-        classes = sizes["classes"] if config.game.conditional else 0
+        classes = sizes.classes if config.game.conditional else 0
         try:
             with seeded(config.seed, "initialisation"):
                 generator = family.generator(config.model, shape, classes)
@@ -103,7 +104,7 @@ class Generation:
             _check_compiled(config, coupled, critic, *_probe(config, data, count, accelerator.device), accelerator)
         return GenerationGame(
             generator, critic, config.model.latent_dim, config.game.conditional, together, config.game.pack,
-            augment=augmentation(config.augment.name, config.augment.policy), memory=players.memory,
+            augment=augmentation(config.augment.name, config.augment.policy), memory=players.game_state,
         )  # fmt: skip
 
     def picture(self, config: Config, players: Players, data: DataSet) -> Tensor:
@@ -113,7 +114,7 @@ class Generation:
         samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
         return pictures.picture(samples, columns=round(count**0.5), modes=data.modes)
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """Samples in a grid, or walks between latents."""
         _check_options(options, config, state)
         dimension, kind = config.model.latent_dim, "interpolation" if options.interpolate else "grid"
@@ -121,7 +122,7 @@ class Generation:
             latent = sampling.interpolation(options.interpolate, options.columns, dimension, options.seed)
         else:
             latent = latents(options.count, dimension, options.seed, options.truncation)
-        samples = sample(players.average, latent, _labels(options, config, state["classes"], len(latent)))
+        samples = sample(players.average, latent, _labels(options, config, state.sizes.classes, len(latent)))
         modes = self.load(config).modes if samples.ndim == 2 else None
         return {kind: pictures.picture(samples, options.columns, modes)}
 
@@ -234,17 +235,17 @@ def _check_images(config: Config, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_options(options: Namespace, config: Config, state: dict[str, Any]) -> None:
+def _check_options(options: Namespace, config: Config, state: RunState) -> None:
     """Raise UserError for options that do not fit the run."""
     if vars(options)["class"] is not None and not config.game.conditional:
         raise UserError(f"--class needs a class-conditional run, and {options.run} is not (game.conditional=false).")
-    if vars(options)["class"] is not None and not 0 <= vars(options)["class"] < state["classes"]:
+    if vars(options)["class"] is not None and not 0 <= vars(options)["class"] < state.sizes.classes:
         raise UserError(f"--class is {vars(options)['class']} and must be from 0 to {state['classes'] - 1}.")
     if options.truncation is not None and not options.truncation > 0:
         raise UserError(f"--truncation is {options.truncation} and must be above 0.")
     if options.truncation is not None and options.interpolate:
         raise UserError("--truncation and --interpolate cannot be used together.")
-    if options.interpolate and len(state["shape"]) != 3:
+    if options.interpolate and len(state.sizes.shape) != 3:
         raise UserError(f"--interpolate draws images, and {options.run} makes points.")
 
 

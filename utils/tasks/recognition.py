@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +35,8 @@ from utils.evaluation.sampling import evaluating
 from utils.pictures import Cloud, Plane
 from utils.tasks.generation import Pictures, check_rule, judges_in_one_call, no_family
 from utils.training import checkpoint
-from utils.training.players import Players, load, wrapped
+from utils.training.players import Players, wrapped
+from utils.training.state import RunState, Sizes
 
 BATCH = 500
 ORACLE = "target accuracy (oracle)"
@@ -118,15 +119,15 @@ class Adaptation:
     def load(self, config: Config) -> Domains:
         return domains.load(config.data, config.seed, config.game.method == "target_only")
 
-    def sizes(self, data: Domains) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes, "outputs": 1}
+    def sizes(self, data: Domains) -> Sizes:
+        return Sizes(data.shape, data.classes)
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         method = METHODS[config.game.method]
         with seeded(config.seed, "initialisation"):
             try:
-                features = FAMILIES[config.model.name].features(config.model, tuple(sizes["shape"]))
-                recogniser: nn.Module = Recogniser(features, sizes["classes"])
+                features = FAMILIES[config.model.name].features(config.model, sizes.shape)
+                recogniser: nn.Module = Recogniser(features, sizes.classes)
                 return SplitRecogniser(recogniser) if method.split else recogniser, self.critics(
                     config, features, sizes
                 )
@@ -135,10 +136,10 @@ class Adaptation:
                     f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
                 ) from None
 
-    def critics(self, config: Config, features: nn.Module, sizes: dict[str, Any]) -> Critics:
+    def critics(self, config: Config, features: nn.Module, sizes: Sizes) -> Critics:
         """Critics with random weights, one for each entry of the method's view."""
-        view = METHODS[config.game.method].view(_blank(features, sizes["classes"], 2))
-        outputs = sizes["outputs"] if view.condition is None else sizes["classes"]
+        view = METHODS[config.game.method].view(_blank(features, sizes.classes, 2))
+        outputs = sizes.outputs if view.condition is None else sizes.classes
         return Critics(config.model, [x.shape[1] for x in view.samples], outputs)
 
     def fresh_critics(self, config: Config, players: Players, data: Domains) -> Critics:
@@ -163,7 +164,7 @@ class Adaptation:
             )
         wanted = {**identity(config), "game.method": "source_only"}
         for key in (key for key in wanted if key in PRETRAINED or key.startswith("model.")):
-            theirs = saved.state["config"].get(key)
+            theirs = saved.state.config.get(key)
             if theirs != wanted[key] and not key.startswith("model.critic"):
                 raise UserError(
                     f"game.pretrained={folder} has {key}={theirs} and must have {wanted[key]}: a run on the same "
@@ -171,7 +172,7 @@ class Adaptation:
                 )
         former = copy.deepcopy(config)
         former.game.method, former.game.pretrained = "source_only", ""
-        source, _ = load(former, folder / "checkpoints", self.networks, errors.warn)
+        source, _ = Players.load(former, folder / "checkpoints", self.networks, errors.warn)
         generator.start_from(source.average.cpu())
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
@@ -186,7 +187,7 @@ class Adaptation:
         with seeded(config.seed, "probe"):
             view = METHODS[config.game.method].view(_blank(players.generator.features, data.classes, 4))
         inputs = [x.to(accelerator.device) for x in view.samples]
-        outputs = self.sizes(data)["outputs"] if view.condition is None else data.classes
+        outputs = self.sizes(data).outputs if view.condition is None else data.classes
         coupled = couples_samples(players.critic, *inputs, classes=0 if outputs == 1 else outputs)
         check_rule(config, coupled, f"model.critic_norm={config.model.critic_norm}")
         return not coupled and (judges_in_one_call(config) or not METHODS[config.game.method].split)
@@ -214,7 +215,7 @@ class Adaptation:
         predicted = see(players.average, lattice, games.features).logits.argmax(1).unflatten(0, u.shape)
         return Plane(u, v, predicted, data.train.x, data.train.label, data.target.x)
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The features of both domains, and for images what the recogniser reads in the target."""
         for option in ("class", "truncation", "interpolate"):
             if vars(options)[option] is not None:
@@ -325,8 +326,8 @@ class Invariance(Adaptation):
             )
         return replace(data, target=None)
 
-    def sizes(self, data: Domains) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes, "outputs": len(data.attribute_names)}
+    def sizes(self, data: Domains) -> Sizes:
+        return Sizes(data.shape, data.classes, outputs=len(data.attribute_names))
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
         self.probe_coupling(config, players, data, accelerator)

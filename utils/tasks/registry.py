@@ -14,6 +14,7 @@ from utils.evaluation.generation import Record
 from utils.tasks.generation import Generation, Pictures
 from utils.tasks.recognition import Adaptation, Invariance
 from utils.training.players import Players
+from utils.training.state import RunState, Sizes
 
 
 class Task(Protocol):
@@ -34,11 +35,11 @@ class Task(Protocol):
         """The data: what has ``train``, ``target``, ``shape``, ``classes``, ``name``."""
         ...
 
-    def sizes(self, data: Any) -> dict[str, Any]:
-        """What the networks must know of the data; it lies in every checkpoint."""
+    def sizes(self, data: Any) -> Sizes:
+        """What the networks must know of the data; every checkpoint holds it."""
         ...
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         """Generator side and critic, a function of the config. Raises UserError if the family does not offer them."""
         ...
 
@@ -54,7 +55,7 @@ class Task(Protocol):
         """What people look at: uint8 ``[3, H, W]``."""
         ...
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """What ``sample.py`` writes: pictures by the first part of their names, as its options ask."""
         ...
 
@@ -63,14 +64,16 @@ class Task(Protocol):
         ...
 
 
-def check_sizes(config: Config, state: dict[str, Any], data: Any) -> None:
-    """Raise UserError if the networks of a checkpoint with this ``state`` are for other data than ``data``."""
-    for name, now in TASKS[config.game.name].sizes(data).items():
-        ignored = name == "classes" and config.game.name == "generation" and not config.game.conditional
-        before = state[name]
-        if not ignored and before != (list(now) if isinstance(now, tuple) else now):
+def check_sizes(config: Config, before: Sizes, data: Any) -> None:
+    """Raise UserError if networks that were built for data of sizes ``before`` are for other data than ``data``."""
+    sizes = TASKS[config.game.name].sizes(data)
+    for name in ("shape", "classes", "outputs"):
+        unused = name == "classes" and config.game.name == "generation" and not config.game.conditional
+        then, now = getattr(before, name), getattr(sizes, name)
+        if not unused and then != now:
+            shown = list(then) if isinstance(then, tuple) else then
             raise UserError(
-                f"The run's networks are for data with {name} {before}, and data set '{data.name}' has {name} {now}: "
+                f"The run's networks are for data with {name} {shown}, and data set '{data.name}' has {name} {now}: "
                 "name the run's own data, or train on these with another run.name."
             )
 

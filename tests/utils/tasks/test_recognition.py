@@ -19,6 +19,7 @@ from utils.data.domains import Domains
 from utils.errors import UserError
 from utils.tasks import recognition
 from utils.tasks.recognition import ORACLE, Adaptation, Invariance, Seen, see, some
+from utils.training.state import Sizes
 
 CLASSES = ("left", "middle", "right")
 
@@ -244,7 +245,7 @@ def test_every_method_gives_as_many_critics_as_it_has_views():
     entries = {"layers": 2, "mada": 3}
     for method in recognition.METHODS:
         cfg = config.load(ROOT / "configs/moons.yaml", [f"game.method={method}", "model.depth=2", "model.width=5"])
-        sizes = {"shape": (2,), "classes": 3, "outputs": 1}
+        sizes = Sizes((2,), 3)
         generator, critic = Adaptation().networks(cfg, sizes)
         assert len(critic.critics) == entries.get(method, 1)
         assert isinstance(generator, SplitRecogniser) == (method == "adda")
