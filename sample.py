@@ -42,9 +42,9 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     words.add_argument("--class", type=int, help="draw this class only (conditional runs)")
     words.add_argument("--weights", choices=WEIGHTS, default="ema", help="averaged, last or chosen weights")
-    words.add_argument("--truncation", type=float, help="cut latents to ±this: typical samples for small values")
+    words.add_argument("--truncation", type=float, help="limit latents to ±this: small values give typical samples")
     words.add_argument("--interpolate", type=positive, metavar="ROWS", help="walk between two latents in each row")
-    words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE in the place of PCA")
+    words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE instead of PCA")
     words.add_argument("--out", help="PNG file to write (default: in the run's samples folder)")
     return words
 

@@ -240,7 +240,7 @@ def _check_options(options: Namespace, config: Config, state: RunState) -> None:
     if vars(options)["class"] is not None and not config.game.conditional:
         raise UserError(f"--class needs a class-conditional run, and {options.run} is not (game.conditional=false).")
     if vars(options)["class"] is not None and not 0 <= vars(options)["class"] < state.sizes.classes:
-        raise UserError(f"--class is {vars(options)['class']} and must be from 0 to {state['classes'] - 1}.")
+        raise UserError(f"--class is {vars(options)['class']} and must be from 0 to {state.sizes.classes - 1}.")
     if options.truncation is not None and not options.truncation > 0:
         raise UserError(f"--truncation is {options.truncation} and must be above 0.")
     if options.truncation is not None and options.interpolate:
