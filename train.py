@@ -182,9 +182,9 @@ def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Ite
 def warm_up(cfg: Config, game: Game, players: Players, batches: list[Round]) -> None:
     """Play a step in which nobody moves, where several processes play.
 
-    DistributedDataParallel arranges its buckets anew after its first backward pass, and with them the order in which
-    three or more processes add up a gradient. Without this the first step after a resumption would differ in its last
-    bits from the same step of a run that went on.
+    DistributedDataParallel rearranges its buckets after its first backward pass, and with them the order in which three
+    or more processes add up a gradient. Without this the first step after a resumption would differ in its last bits
+    from the same step of a run that was never interrupted.
     """
     before = checkpoint.snapshot(players.networks())
     for turn in turns(cfg, game, batches, values.weights_at(cfg, 0)):

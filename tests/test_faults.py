@@ -92,7 +92,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path, w
 
 
 def in_a_process(main: Callable[[], None], output: Path) -> int:
-    """The exit code of a function in a process of its own, as a script would end."""
+    """The exit code of a function in a separate process, as a script would end."""
 
     def begin() -> None:
         with open(output, "w") as file:
@@ -109,7 +109,7 @@ def in_a_process(main: Callable[[], None], output: Path) -> int:
 
 
 def once_saved(folder: Path, what: Callable[[], None]) -> None:
-    """Do something in the midst of step 8, when the checkpoint of step 5 has been written behind the training."""
+    """Do something in step 8, when the checkpoint of step 5 has been written behind the training."""
 
     def then(players) -> None:
         while not (folder / "digits/checkpoints/step-00000005").is_dir():
@@ -168,8 +168,8 @@ def test_a_folder_that_becomes_read_only_stops_the_run(whole):
 
 @pytest.mark.parametrize("what", ["picture", "evaluate"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_signal_cuts_off_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
-    """A minute's work is given up at once, the step's checkpoint written; the next start makes up for it."""
+def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
+    """A minute's work is given up at once, the step's checkpoint written; the next start redoes it."""
     words = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
     assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
@@ -177,7 +177,7 @@ def test_a_signal_cuts_off_sampling_and_evaluation_and_saves(tmp_path, monkeypat
         def last_long(*given):
             os.kill(os.getpid(), number)
             time.sleep(60)
-            raise AssertionError("it was not cut off")
+            raise AssertionError("it was not interrupted")
 
         patch.setattr(Generation, what, last_long)
         begin = time.monotonic()
@@ -200,7 +200,7 @@ def test_a_signal_in_the_last_evaluation_leaves_a_run_that_is_not_finished(tmp_p
 
 
 def test_a_signal_while_a_resumed_run_catches_up_loses_nothing(tmp_path, monkeypatch):
-    """Stopped in step 6, whose evaluation is due, and again while the next start makes up for it."""
+    """Stopped in step 6, whose evaluation is due, and again while the next start redoes it."""
     words = ["sample.every=6", "evaluate.every=6", *STEADY]
     assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:

@@ -136,7 +136,7 @@ def test_a_run_of_the_first_format_goes_on(tmp_path, monkeypatch, name):
 
 
 def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, monkeypatch):
-    """The last checkpoint is committed first; a run that dies before its last picture makes up for it."""
+    """The last checkpoint is committed first; a run that dies before its last picture draws it on resumption."""
     with monkeypatch.context() as patch:
         patch.setattr("train.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

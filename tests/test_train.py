@@ -201,7 +201,7 @@ def test_collapsed_critic_is_warned_of(tmp_path, capsys):
 
 
 def test_warm_up_of_the_coefficient(tmp_path):
-    """λ rises linearly over update.warmup steps, in the reports too; the learning rates have a warm-up of their own."""
+    """λ rises linearly over update.warmup steps, in the log too; the learning rates have a separate warm-up."""
     overrides = ["update.warmup=16", "optimizer.schedule=constant", "optimizer.generator_lr=1e-3"]
     assert run(tmp_path, *overrides) == 0
     records = [json.loads(line) for line in (tmp_path / "digits/metrics.jsonl").read_text().splitlines()]

@@ -25,8 +25,8 @@ class Saver:
     """Writes checkpoints of a run that starts from ``state``, and keeps the best model by ``metric`` ("": none).
 
     The best model's checkpoint in ``best/`` holds the record by which it was chosen. Both are committed by one rename,
-    so whatever is killed, the record and the weights belong together; a file of its own beside them could say one step
-    and the folder hold another. With ``writes`` False, as in all processes but the first, nothing is written.
+    so after a kill at any moment they belong together; a separate file could name one step, and the folder hold
+    another. With ``writes`` False, as in all processes but the first, nothing is written.
 
     Used in a ``with`` block. An error of the writing is raised as UserError by the next call of any method, or at the
     block's end.
@@ -91,7 +91,7 @@ class Saver:
     def _prune_best(self) -> None:
         """Remove former best models, once a checkpoint of a later step is committed.
 
-        Until then a run that is killed resumes from before the present best, and needs the former one.
+        Until then, a run that is killed resumes from before the newest best model, and needs the former one.
         """
         best = self.best
         if best and best.step in checkpoint.steps(self.folder.best):  # or it is still to be written

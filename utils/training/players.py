@@ -82,7 +82,7 @@ class Players:
         return {name: dict(module.state_dict()) for name, module in self._networks().items()}
 
     def with_raw_weights(self) -> "Players":
-        """The same with the generator's own weights in the place of its average."""
+        """The same with the generator's own weights instead of its average."""
         return replace(self, average=self.generator.eval())
 
     def restore(self, saved: Checkpoint) -> None:

@@ -75,7 +75,7 @@ class RunState:
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a state of any known format in the present one."""
+    """The content of a state of any known format, in the format of today."""
     number = content.get("format", 1)
     if isinstance(number, int) and number > FORMAT:
         raise UserError(

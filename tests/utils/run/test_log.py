@@ -53,7 +53,7 @@ def test_a_record_is_on_the_disk_at_once(folder):
     log.close()
 
 
-def test_a_resumed_run_drops_what_it_will_do_anew(folder):
+def test_a_resumed_run_drops_what_it_will_do_again(folder):
     log_steps(folder, 0, range(1, 11))
     log_steps(folder, 6, range(7, 9), offset=0.5)
     assert [(r["step"], r["loss"]) for r in records(folder)] == [
@@ -137,7 +137,7 @@ def test_a_metric_without_a_value_has_no_point(folder):
 
 @pytest.mark.parametrize("begin", [0, 3])
 def test_curves_of_a_resumed_run_have_each_step_once(folder, begin):
-    """Also of one that was killed before its first checkpoint and begins anew."""
+    """Also of one that was killed before its first checkpoint and begins again."""
     log_steps(folder, 0, range(1, 7))
     time.sleep(1.1)  # event files are named by the second, and read in the order of their names
     log_steps(folder, begin, range(begin + 1, 9), offset=0.5)

@@ -45,7 +45,7 @@ def test_means_are_those_of_a_plain_loop_and_nothing_waits():
     assert means == naive(seen)
 
 
-def test_a_meter_starts_anew_after_reading():
+def test_a_meter_starts_again_after_reading():
     meter, seen = alone(), reports(9)
     for step, report in enumerate(seen[:4]):
         meter.add(step, report)

@@ -558,7 +558,7 @@ VISIBLE = {
 
 
 def kill_at(name: str, call: int, when: str) -> None:
-    """SIGKILL this process before, in the midst of, or after the ``call``-th call of a function."""
+    """SIGKILL this process before, halfway through, or after the ``call``-th call of a function."""
     where, half = VISIBLE[name]
     original, calls = getattr(where, name), iter(range(1, 10**6))
 
@@ -576,7 +576,7 @@ def kill_at(name: str, call: int, when: str) -> None:
 
 
 def killed(folder: Path, step: int, name: str, call: int, when: str) -> bool:
-    """Save in a process of its own that is killed at that moment; False where that moment did not come."""
+    """Save in a process that is killed at that moment; False if that moment was never reached."""
     child = os.fork()
     if child == 0:
         kill_at(name, call, when)
