@@ -66,9 +66,7 @@ def loop(
     return recorder.begin  # no step was left to do
 
 
-def train_step(
-    cfg: Config, game: Game, players: Players, batches: list[Round], recorder: Recorder, step: int
-) -> None:  # fmt: skip
+def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], recorder: Recorder, step: int) -> None:
     """One step of both players and of the generator's average. Nothing here waits for the device."""
     weights = values.weights_at(cfg, step)
     seed_layers(cfg, step)

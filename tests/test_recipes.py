@@ -16,6 +16,7 @@ from utils.data.datasets import DataConfig, DataSet, Resident
 from utils.data.domains import Domain, Pair
 from utils.errors import UserError
 from utils.tasks.registry import task_of
+from utils.training.state import Sizes
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 REFUSED_BY_SINGLE_PASS = ("depend on the whole batch", "the same class but opposite scores")
@@ -66,7 +67,7 @@ def test_recipe_has_networks_of_its_own_size(recipe):
     images = (CHANNELS.get(cfg.data.name, 3), cfg.data.resolution, cfg.data.resolution)
     shape = (2,) if cfg.model.name in ("mlp", "dense") else images
     with torch.device("meta"):
-        generator, critic = task.networks(cfg, {"shape": shape, "classes": 10, "outputs": 4})
+        generator, critic = task.networks(cfg, Sizes(shape, 10, outputs=4))
     assert all(parameter.is_meta for network in (generator, critic) for parameter in network.parameters())
 
 
