@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.evaluation.records import Record, describe
 from utils.run.folder import RunFolder
 from utils.tasks.registry import check_sizes, task_of
-from utils.training import players
+from utils.training.players import WEIGHTS, Players
 
 
 def main(arguments: list[str]) -> int:
@@ -25,23 +25,25 @@ def main(arguments: list[str]) -> int:
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples
     task = task_of(cfg)
     data = task.load(cfg)
-    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
-    check_sizes(cfg, state, data)
-    shown = team.with_raw_weights() if options.weights == "raw" else team
-    cfg.seed = cfg.seed if options.seed is None else options.seed  # after the data, which are a function of the run's
-    records = task.evaluate(cfg, shown, data, folder.path)
+    players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
+    check_sizes(cfg, state.sizes, data)
+    if options.weights == "raw":
+        players = players.with_raw_weights()
+    if options.seed is not None:
+        cfg.seed = options.seed  # only now: the data are a function of the run's own seed
+    records = task.evaluate(cfg, players, data, folder.path)
     if not records:
         raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
-    records = [{"step": state["step"], "weights": options.weights, **record} for record in records]
+    records = [{"step": state.step, "weights": options.weights, **record} for record in records]
     with open(folder.path / "evaluations.jsonl", "a") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     if options.json:
         print("\n".join(json.dumps(record) for record in records))
         return 0
-    print(f"{folder.path}, step {state['step']}, {options.weights} weights", *describe(records), sep="\n")
+    print(f"{folder.path}, step {state.step}, {options.weights} weights", *describe(records), sep="\n")
     for record in records:
         if "confusion" in record:
-            tell_classes(record, folder.samples / f"confusion-step-{state['step']:08d}-{options.weights}.png")
+            tell_classes(record, folder.samples / f"confusion-step-{state.step:08d}-{options.weights}.png")
     return 0
 
 
@@ -62,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--samples", type=int, help="number of samples (default: evaluate.samples of the run)")
     words.add_argument("--seed", type=int, help="seed of the latents (default: the run's)")
-    words.add_argument("--weights", choices=players.WEIGHTS, default="ema", help="averaged, last or chosen weights")
+    words.add_argument("--weights", choices=WEIGHTS, default="ema", help="averaged, last or chosen weights")
     words.add_argument("--json", action="store_true", help="print the records as JSON lines instead")
     return words
 

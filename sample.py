@@ -1,6 +1,6 @@
 """Pictures out of a run: ``python sample.py runs/digits``, with ``--interpolate`` a walk between latents.
 
-A run of a game of domains has no samples: there it draws what the recogniser sees, and what it reads.
+A run of a game of domains has no samples: it draws the recogniser's features, and images with its predictions.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from utils import errors, pictures
 from utils.config import loading as config
 from utils.run.folder import RunFolder
 from utils.tasks.registry import task_of
-from utils.training import players
+from utils.training.players import WEIGHTS, Players
 
 
 def main(arguments: list[str]) -> int:
@@ -19,11 +19,12 @@ def main(arguments: list[str]) -> int:
     folder = RunFolder(Path(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     task = task_of(cfg)
-    team, state = players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
-    shown = team.with_raw_weights() if options.weights == "raw" else team
-    made = task.gallery(cfg, shown, state, options)
+    players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
+    if options.weights == "raw":
+        players = players.with_raw_weights()
+    made = task.gallery(cfg, players, state, options)
     for name, image in made.items():
-        default = folder.samples / f"{name}-step-{state['step']:08d}-{options.weights}-seed-{options.seed}.png"
+        default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed}.png"
         out = Path(options.out) if options.out else default
         if options.out and len(made) > 1:
             out = out.with_stem(f"{out.stem}-{name}")
@@ -40,10 +41,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--columns", type=positive, default=8, help="images in a row of the grid (default: 8)")
     words.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     words.add_argument("--class", type=int, help="draw this class only (conditional runs)")
-    words.add_argument("--weights", choices=players.WEIGHTS, default="ema", help="averaged, last or chosen weights")
-    words.add_argument("--truncation", type=float, help="cut latents to ±this: typical samples for small values")
+    words.add_argument("--weights", choices=WEIGHTS, default="ema", help="averaged, last or chosen weights")
+    words.add_argument("--truncation", type=float, help="limit latents to ±this: small values give typical samples")
     words.add_argument("--interpolate", type=positive, metavar="ROWS", help="walk between two latents in each row")
-    words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE in the place of PCA")
+    words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE instead of PCA")
     words.add_argument("--out", help="PNG file to write (default: in the run's samples folder)")
     return words
 

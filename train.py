@@ -1,11 +1,11 @@
 """Train a recipe: ``python train.py configs/ring.yaml update.rule=alternating``. The same command again resumes.
 
-``loop`` is the algorithm and ``train`` what it is built from; the rest lies where the folder names say.
+``loop`` and ``train_step`` are the algorithm; ``train`` and ``attempt`` build what they need.
 """
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,56 +21,73 @@ from utils import errors
 from utils.config import loading as config
 from utils.config.loading import Config
 from utils.errors import UserError
+from utils.run.ending import farewell, finish, is_finished
+from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
-from utils.run.journal import Journal, NotFiniteError, due, is_finished
-from utils.run.log import say
+from utils.run.log import Log, say
+from utils.run.recorder import NotFiniteError, Recorder
+from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
-from utils.tasks.registry import check_sizes, task_of
-from utils.training import average as ema
-from utils.training import checkpoint, players, processes
-from utils.training import values as course
+from utils.tasks.registry import Task, check_sizes, task_of
+from utils.training import average, checkpoint, processes, values
 from utils.training.batches import Round, rounds
 from utils.training.checkpoint import Checkpoint
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup, seed_layers
+from utils.training.state import RunState
 
 
 def loop(
-    cfg: Config, game: Game, team: Players, feed: Iterator[list[Round]], journal: Journal, stop: StopSignals
-) -> int:
-    """The training loop. Returns the number of steps done when it ends or a signal stops it."""
-    for step in journal.steps():
-        batches, strengths = next(feed), course.strengths_at(cfg, team.penalties, step)
-        seed_layers(cfg, step)
-        team.adapt(course.learning_rates_at(cfg, step), course.betas_at(cfg, step))
+    cfg: Config, game: Game, players: Players, feed: Iterator[list[Round]],
+    recorder: Recorder, saver: Saver, evaluator: Evaluator, stop: StopSignals, skipped: Collection[int] = (),
+) -> int:  # fmt: skip
+    """The training loop, which leaves out the steps of indices ``skipped``.
 
-        if step not in journal.skipped:
-            for turn in turns(cfg, game, batches, strengths):
-                journal.note(step, turn)
-                for player in turn.players:
-                    team.optimizers[player].step()
-                    team.optimizers[player].zero_grad()
-                team.update_state(step, turn)
-            ema.update(team.average, team.generator, course.ema_decay_at(cfg, step))
+    Returns the number of steps done when it ends or a signal stops it.
+    """
+    for step in recorder.steps():
+        batches = next(feed)
+        if step not in skipped:
+            train_step(cfg, game, players, batches, recorder, step)
 
         done, last, stopped = step + 1, step + 1 == cfg.train.steps, stop.received()
         if due(cfg.log.every, done):
-            journal.tell(done, strengths.coefficient)
-        if due(cfg.checkpoint.every, done) or stopped or last:
-            journal.save(done)
-        if stopped or last:  # the end is drawn and evaluated by finish
-            return done
-        if not journal.show(done):
-            journal.save(done)
-            return done
-    return journal.begin  # no step was left to do, or none was begun
+            recorder.write(done)
+        with recorder.paused():  # saving and showing do not count as training time
+            if due(cfg.checkpoint.every, done) or stopped or last:
+                recorder.check_finite()
+                saver.save(done)
+            saver.check()
+            if stopped or last:  # the end is drawn and evaluated by finish
+                return done
+            if not evaluator.show(done):
+                recorder.check_finite()
+                saver.save(done)
+                return done
+    return recorder.begin  # no step was left to do
+
+
+def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], recorder: Recorder, step: int) -> None:
+    """One step of both players and of the generator's average. Nothing here waits for the device."""
+    strengths = values.strengths_at(cfg, players.penalties, step)
+    seed_layers(cfg, step)
+    players.adapt(values.learning_rates_at(cfg, step), values.betas_at(cfg, step))
+    for turn in turns(cfg, game, batches, strengths):
+        recorder.add(step, turn)
+        for player in turn.players:
+            players.optimizers[player].step()
+            players.optimizers[player].zero_grad()
+        players.update_state(step, turn)
+    average.update(players.average, players.generator, values.ema_decay_at(cfg, step))
 
 
 def turns(cfg: Config, game: Game, batches: list[Round], strengths: Strengths) -> Iterator[Turn]:
-    """One step as the config's update rule plays it."""
+    """One step as the config's update rule plays it; each turn yields with the gradients of its players in place."""
     rule = RULES[cfg.update.rule]
     if cfg.update.reuse_fakes:
         rule = partial(rule, reuse_fakes=True)
+    if cfg.train.accumulate == 1:
+        return rule(game, objective_of(cfg), batches, strengths)
     return accumulated(rule, game, objective_of(cfg), batches, strengths, cfg.train.accumulate)
 
 
@@ -85,11 +102,11 @@ def train(cfg: Config) -> int:
     task = task_of(cfg)
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
-    tell = partial(say, folder) if first else lambda text: None
+    tell = partial(say, folder) if first else lambda text, quiet=False: None
     with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
-        saved, begin = agreed_checkpoint(cfg, folder, stop.group, tell)
-        if is_finished(folder, begin, cfg.train.steps):
-            tell(farewell(cfg, folder, begin))
+        saved = agreed_checkpoint(cfg, folder, stop.group, tell)
+        if saved and is_finished(folder, saved.state.step, cfg.train.steps):
+            tell(farewell(cfg, folder, saved.state.step))
             return 0
         with stop.group.first_alone():  # where a download is asked for, one process does it
             data = task.load(cfg)
@@ -97,37 +114,65 @@ def train(cfg: Config) -> int:
         if saved is None:
             with stop.group.first_alone():  # where weights are fetched
                 task.start(cfg, generator)
-        team = players.build(cfg, generator, critic, accelerator.device)
-        game = task.game(cfg, team, data, accelerator)
+        players = Players.build(cfg, generator, critic, accelerator.device)
+        game = task.game(cfg, players, data, accelerator)
         if first:
             folder.record(cfg)
         tell(f"Begins: {processes.described(cfg, accelerator)}.")
-        feed_from = partial(feed_of, cfg, data, accelerator)
         if accelerator.num_processes > 1:
-            warm_up(cfg, game, team, next(feed_from(0)))
-        skipped = frozenset(saved.state["skipped"]) if saved else frozenset()
+            warm_up(cfg, game, players, next(feed_of(cfg, data, accelerator, 0)))
+
+        skipped = saved.state.skipped if saved else ()
         while True:
-            if saved is not None:
-                check_sizes(cfg, saved.state, data)
+            if saved:
+                check_sizes(cfg, saved.state.sizes, data)
                 check_data(saved, data)
-                team.restore(saved)
+                players.restore(saved)
                 tell(f"Resumed from {saved.path}.")
+            state = state_of(cfg, task, data, saved.state.step if saved else 0, skipped)
             try:
-                with Journal(cfg, task, folder, data, team, begin, first, stop, skipped) as journal:
-                    if begin == 0 and cfg.guard.rollbacks:
-                        journal.save(0)
-                    finished = journal.finish(loop(cfg, game, team, feed_from(begin), journal, stop))
+                finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
-            except NotFiniteError as broken:
-                if len(skipped) >= cfg.guard.rollbacks:
+            except UserError as error:
+                if not isinstance(error, NotFiniteError) or len(skipped) >= cfg.guard.rollbacks:
+                    with contextlib.suppress(UserError):  # the error may be that logs cannot be written
+                        tell(f"Stopped: {error}", quiet=True)
                     raise
-                skipped |= {broken.step}
-                saved, begin = agreed_checkpoint(cfg, folder, stop.group, tell)
-                tell(f"Rolling back to step {begin}, to leave out step {broken.step + 1}: {broken}")
+                skipped = tuple(sorted({*skipped, error.step}))
+                saved = agreed_checkpoint(cfg, folder, stop.group, tell)
+                tell(f"Rolling back to step {saved.state.step}, to leave out step {error.step + 1}: {error}")
         # All together, and when all is written: where one process has ended, launchers soon kill the others.
         finished = not stop.group.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
+
+
+def attempt(
+    cfg: Config, task: Task, data: Any, players: Players, game: Game, accelerator: Accelerator, folder: RunFolder,
+    state: RunState, stop: StopSignals,
+) -> bool:  # fmt: skip
+    """Train from ``state`` to the end, a signal or an error. Returns whether the run is finished."""
+    first, begin = accelerator.is_main_process, state.step
+    with (
+        Log(folder, begin) if first else contextlib.nullcontext() as log,
+        Saver(cfg, folder, players, state, best_metric(cfg, task), first) as saver,
+        Recorder(cfg, task, players, log, stop.group, begin) as recorder,
+    ):
+        if log:
+            log.config(config.to_yaml(cfg))
+        if begin == 0 and cfg.guard.rollbacks:
+            saver.save(0)  # a NaN in the first steps has something to go back to
+        evaluator = Evaluator(cfg, task, data, players, log, saver, stop)
+        done, feed = begin, feed_of(cfg, data, accelerator, begin)
+        if evaluator.catch_up(begin):
+            done = loop(cfg, game, players, feed, recorder, saver, evaluator, stop, state.skipped)
+        return finish(cfg, done, saver, evaluator, stop)
+
+
+def state_of(cfg: Config, task: Task, data: Any, step: int, skipped: tuple[int, ...]) -> RunState:
+    """The state of a run at ``step``, as its checkpoints hold it."""
+    target_samples = None if data.target is None else len(data.target)
+    return RunState(step, config.identity(cfg), skipped, task.sizes(data), len(data.train), target_samples)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:
@@ -135,26 +180,27 @@ def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Ite
     return rounds(cfg, data.train, begin, processes.own_rows(cfg, accelerator), accelerator.device, data.target)
 
 
-def warm_up(cfg: Config, game: Game, team: Players, batches: list[Round]) -> None:
+def warm_up(cfg: Config, game: Game, players: Players, batches: list[Round]) -> None:
     """Play a step in which nobody moves, where several processes play.
 
-    DistributedDataParallel arranges its buckets anew after its first backward pass, and with them the order in which
-    three or more processes add up a gradient. Without this the first step after a resumption would differ in its last
-    bits from the same step of a run that went on.
+    DistributedDataParallel rearranges its buckets after its first backward pass, and with them the order in which three
+    or more processes add up a gradient. Without this the first step after a resumption would differ in its last bits
+    from the same step of a run that was never interrupted.
     """
-    before = checkpoint.snapshot(team.networks())
-    for turn in turns(cfg, game, batches, course.strengths_at(cfg, team.penalties, 0)):
+    before = checkpoint.snapshot(players.networks())
+    for turn in turns(cfg, game, batches, values.strengths_at(cfg, players.penalties, 0)):
         for player in turn.players:
-            team.optimizers[player].zero_grad()
-    team.load_tensors(before)
+            players.optimizers[player].zero_grad()
+    players.load_tensors(before)  # BatchNorm's statistics have moved
 
 
 def agreed_checkpoint(
     cfg: Config, folder: RunFolder, group: ProcessGroup, tell: Callable[[str], None]
-) -> tuple[Checkpoint | None, int]:
-    """The newest good checkpoint, None for none, and the step to go on from: the same in all processes.
+) -> Checkpoint | None:
+    """The newest intact checkpoint, the same in all processes; None for none.
 
-    Raises UserError, in all of them, unless all were given the same config and see the same checkpoint.
+    Raises UserError, in all of them, unless all were given the same config, see the same checkpoint, and it is of a run
+    with that config.
     """
     group.any(False)  # one of them may still be writing
     saved = checkpoint.newest(folder.checkpoints, warn=tell)
@@ -166,40 +212,23 @@ def agreed_checkpoint(
             f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
             "file system that all nodes share."
         )
-    return saved, resumable_step(cfg, saved)
-
-
-def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
-    """The step to go on from. Raises UserError if the checkpoint is of a run with another config."""
-    if saved is None:
-        return 0
-    if different := config.differences(saved.state["config"], config.identity(cfg)):
+    if saved and (different := config.differences(saved.state.config, config.identity(cfg))):
         raise UserError(
             f"{saved.path} is of a run with another config ({'; '.join(different)}); choose another run.name, such as "
             f"run.name={cfg.run.name}-{cfg.update.rule}."
         )
-    return saved.state["step"]
+    return saved
 
 
 def check_data(saved: Checkpoint, data: Any) -> None:
     """Raise UserError if the data set has changed since: the order of samples would be another."""
     for name, samples in (("train_samples", data.train), ("target_samples", data.target)):
-        before, now = saved.state[name], None if samples is None else len(samples)
-        if before != now:
+        before, now = getattr(saved.state, name), None if samples is None else len(samples)
+        if before is not None and before != now:
             raise UserError(
                 f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
                 "restore the data, or choose another run.name."
             )
-
-
-def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
-    """What a finished run says when it is started again."""
-    text = (
-        f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
-        f"train.steps={2 * step}; to start over, choose another run.name."
-    )
-    schedules = set(config.schedules(cfg).values()) - {"constant"}
-    return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
 
 
 def main(arguments: list[str]) -> int:

@@ -30,8 +30,9 @@ from utils import errors
 from utils.config import loading as config
 from utils.data.samples import DataSet, Resident
 from utils.tasks.registry import task_of
-from utils.training import checkpoint, players, processes
-from utils.training import values as course
+from utils.training import checkpoint, processes, values
+from utils.training.players import Players
+from utils.training.state import RunState
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32)}
@@ -52,20 +53,20 @@ def main(arguments: list[str]) -> int:
 def row(recipe: Path, rounds: int, batch: int) -> str:
     """A line of the table."""
     step, tensors, cfg = trainer(recipe, batch)
-    state, writer, size = {"step": 0}, checkpoint.Writer(), 0
+    writer, size = checkpoint.Writer(), 0
     steps, behind, inside, slower = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for i in tqdm(range(rounds + 1), desc=recipe.stem, disable=None):
             alone = [seconds(step) for _ in range(3)]
 
             def save(copies: checkpoint.Tensors, number: int = 2 * i) -> None:
-                checkpoint.save(Path(folder), number, copies, state, keep=2)
+                checkpoint.save(Path(folder), copies, RunState(number), keep=2)
 
             stall = seconds(lambda save=save: writer.submit(lambda copies=checkpoint.snapshot(tensors()): save(copies)))
             beside = [seconds(step)]
             while not writer._job.done():
                 beside.append(seconds(step))
-            whole = seconds(lambda i=i: checkpoint.save(Path(folder), 2 * i + 1, tensors(), state, keep=2))
+            whole = seconds(lambda i=i: checkpoint.save(Path(folder), tensors(), RunState(2 * i + 1), keep=2))
             if i:  # the first round warms up
                 steps += alone
                 behind.append(stall)
@@ -85,18 +86,18 @@ def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], 
     shape = SHAPES[cfg.data.name]
     noise = Resident(torch.randint(256, (512, *shape), dtype=torch.uint8), torch.arange(512) % 10)
     data = DataSet(cfg.data.name, shape, 10, noise, None)
-    team = players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
-    game = task.game(cfg, team, data, accelerator)
+    players = Players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
+    game = task.game(cfg, players, data, accelerator)
     feed = train.feed_of(cfg, data, accelerator, 0)
 
     def step() -> None:
-        for turn in train.turns(cfg, game, next(feed), course.weights_at(cfg, 0)):
+        for turn in train.turns(cfg, game, next(feed), values.weights_at(cfg, 0)):
             for player in turn.players:
-                team.optimizers[player].step()
-                team.optimizers[player].zero_grad()
+                players.optimizers[player].step()
+                players.optimizers[player].zero_grad()
 
     step()  # the optimisers get their moments
-    return step, team.tensors, cfg
+    return step, players.tensors, cfg
 
 
 def seconds(what: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ runs nothing. ``benchmarks/quality.md`` holds committed ones.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,7 @@ from utils.evaluation.classifier import classifier  # noqa: E402
 from utils.evaluation.distances import frechet_distance_to  # noqa: E402
 from utils.evaluation.sampling import latents, sample  # noqa: E402
 from utils.tasks.registry import task_of  # noqa: E402
-from utils.training import players, processes  # noqa: E402
+from utils.training import processes  # noqa: E402
 from utils.training.players import Players  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -111,17 +112,17 @@ def plan(options: argparse.Namespace) -> list[Run]:
 
 
 class Silent:
-    """A journal for ``train.loop`` that writes nothing, and calls ``show`` after every step."""
+    """Recorder, saver and evaluator of ``train.loop`` that write nothing, and call ``show`` after every step."""
 
-    begin, skipped = 0, frozenset()
+    begin, paused = 0, staticmethod(contextlib.nullcontext)
 
     def __init__(self, steps: Iterator[int] | range, show: Callable[[int], None] = lambda done: None):
         self.steps, self._show = lambda: steps, show
 
-    def note(self, *_: Any) -> None:
-        """Nothing is logged."""
+    def add(self, *_: Any) -> None:
+        """Nothing is recorded."""
 
-    tell = save = note
+    write = check_finite = save = check = add
 
     def show(self, done: int) -> bool:
         """Measure what is due. The run goes on."""
@@ -134,14 +135,15 @@ class Match:
 
     def __init__(self, cfg: Config, data: DataSet):
         self.cfg, task, accelerator = cfg, task_of(cfg), processes.start(cfg)
-        self.team = players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
-        self.game = task.game(cfg, self.team, data, accelerator)
+        self.players = Players.build(cfg, *task.networks(cfg, task.sizes(data)), accelerator.device)
+        self.game = task.game(cfg, self.players, data, accelerator)
         self.feed = train.feed_of(cfg, data, accelerator, 0)
 
     def play(self, steps: range, show: Callable[[int], None] = lambda done: None) -> None:
         """Train for ``steps``, which must follow those before."""
         stop = SimpleNamespace(received=lambda: False)
-        train.loop(self.cfg, self.game, self.team, self.feed, Silent(steps, show), stop)
+        silent = Silent(steps, show)
+        train.loop(self.cfg, self.game, self.players, self.feed, silent, silent, silent, stop)
 
 
 def do(run: Run) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def do(run: Run) -> dict[str, Any]:
         measured = {"distances": distances(match, data)}
     else:
         match.play(range(cfg.train.steps))
-        measured = coverage(match.team, cfg, data)
+        measured = coverage(match.players, cfg, data)
     about = {"data": run.data, "method": run.method, "rule": run.rule, "seed": run.seed, "steps": cfg.train.steps}
     return {"key": run.key, **about, **measured, "cpu_seconds": round(time.process_time() - begin, 1)}
 
@@ -164,9 +166,9 @@ def loaded(cfg: Config) -> DataSet:
     return task_of(cfg).load(cfg)
 
 
-def coverage(team: Players, cfg: Config, data: DataSet) -> dict[str, Any]:
+def coverage(players: Players, cfg: Config, data: DataSet) -> dict[str, Any]:
     """PacGAN's metrics of the averaged generator."""
-    found = covered.coverage(samples(team, cfg, cfg.evaluate.samples), data.modes)
+    found = covered.coverage(samples(players, cfg, cfg.evaluate.samples), data.modes)
     return {"modes": found.modes, "high quality": 100 * found.high_quality, "reverse KL": found.reverse_kl}
 
 
@@ -178,7 +180,7 @@ def distances(match: Match, data: DataSet) -> list[tuple[int, float]]:
 
     @torch.no_grad()
     def measure(done: int) -> None:
-        found.append((done, distance(samples(match.team, cfg, IMAGES))))
+        found.append((done, distance(samples(match.players, cfg, IMAGES))))
 
     every = max(cfg.train.steps // EVALUATIONS, 1)
     match.play(range(cfg.train.steps), lambda done: measure(done) if done % every == 0 else None)
@@ -186,9 +188,9 @@ def distances(match: Match, data: DataSet) -> list[tuple[int, float]]:
     return found
 
 
-def samples(team: Players, cfg: Config, count: int) -> torch.Tensor:
+def samples(players: Players, cfg: Config, count: int) -> torch.Tensor:
     """Samples of the averaged generator, from latents of the run's seed, as train.py evaluates them."""
-    return sample(team.average, latents(count, cfg.model.latent_dim, cfg.seed), None)
+    return sample(players.average, latents(count, cfg.model.latent_dim, cfg.seed), None)
 
 
 def seconds_per_step(runs: list[Run], rounds: int, steps: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 import train
 from utils.config import loading as config
 from utils.run.signals import StopSignals
+from utils.training.players import Players
 from utils.training.processes import ProcessGroup
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +70,7 @@ def stand_in(registry: dict, name: str, read: Callable) -> Callable:
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """Train in a process of its own, its output in a pipe."""
+    """Train in a separate process, its output in a pipe."""
     command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, *overrides)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -98,13 +100,18 @@ def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor],
     assert worst[0] <= bound, worst
 
 
-def signal_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
-    """Send this process a signal in the middle of step ``step`` (counted from 0 within this call)."""
-    original, calls = train.ema.update, iter(range(10**9))
+def at_step(monkeypatch, step: int, what: Callable[[Players], None]) -> None:
+    """Call ``what`` with the players when ``train.train_step`` has done step ``step`` (counted from 0 from now on)."""
+    original, calls = train.train_step, count()
 
-    def update(*arguments):
+    def train_step(cfg, game, players, *more):
+        original(cfg, game, players, *more)
         if next(calls) == step:
-            os.kill(os.getpid(), number)
-        original(*arguments)
+            what(players)
 
-    monkeypatch.setattr(train.ema, "update", update)
+    monkeypatch.setattr(train, "train_step", train_step)
+
+
+def signal_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal in step ``step`` (counted from 0 from now on)."""
+    at_step(monkeypatch, step, lambda players: os.kill(os.getpid(), number))

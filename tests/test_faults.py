@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import train
 from tests.conftest import forget_accelerator
-from tests.runs import ROOT, fingerprint, run, signal_at
+from tests.runs import ROOT, at_step, fingerprint, run, signal_at
 from utils.errors import UserError
 from utils.tasks.generation import Generation
 from utils.training import checkpoint
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_named_and_the_previous_checkpoint_is_used(tmp_path, c
         forget_accelerator()
         if i:  # one run to the end is enough, of the others the choice of the checkpoint
             saved = checkpoint.newest(folder / "digits/checkpoints", warn=print)
-            assert saved.state["step"] == 5
+            assert saved.state.step == 5
         else:
             assert run(folder, "train.steps=10", *ADAPTIVE, *STEADY) == 0
             assert fingerprint(folder) == fingerprint(whole)
@@ -92,7 +92,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path, w
 
 
 def in_a_process(main: Callable[[], None], output: Path) -> int:
-    """The exit code of a function in a process of its own, as a script would end."""
+    """The exit code of a function in a separate process, as a script would end."""
 
     def begin() -> None:
         with open(output, "w") as file:
@@ -109,17 +109,14 @@ def in_a_process(main: Callable[[], None], output: Path) -> int:
 
 
 def once_saved(folder: Path, what: Callable[[], None]) -> None:
-    """Do something in the midst of step 8, when the checkpoint of step 5 has been written behind the training."""
-    original, calls = train.ema.update, iter(range(10**9))
+    """Do something in step 8, when the checkpoint of step 5 has been written behind the training."""
 
-    def update(*given):
-        if next(calls) == 7:
-            while not (folder / "digits/checkpoints/step-00000005").is_dir():
-                time.sleep(0.001)
-            what()
-        original(*given)
+    def then(players) -> None:
+        while not (folder / "digits/checkpoints/step-00000005").is_dir():
+            time.sleep(0.001)
+        what()
 
-    train.ema.update = update
+    at_step(pytest.MonkeyPatch(), 7, then)  # in a process that ends with the run
 
 
 @pytest.mark.parametrize(("logs", "words"), [("log.every=4", "logs in"), ("log.every=100", "step-00000010 could not")])
@@ -171,8 +168,8 @@ def test_a_folder_that_becomes_read_only_stops_the_run(whole):
 
 @pytest.mark.parametrize("what", ["picture", "evaluate"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-def test_a_signal_cuts_off_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
-    """A minute's work is given up at once, the step's checkpoint written; the next start makes up for it."""
+def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
+    """A minute's work is given up at once, the step's checkpoint written; the next start redoes it."""
     words = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
     assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
@@ -180,7 +177,7 @@ def test_a_signal_cuts_off_sampling_and_evaluation_and_saves(tmp_path, monkeypat
         def last_long(*given):
             os.kill(os.getpid(), number)
             time.sleep(60)
-            raise AssertionError("it was not cut off")
+            raise AssertionError("it was not interrupted")
 
         patch.setattr(Generation, what, last_long)
         begin = time.monotonic()
@@ -203,7 +200,7 @@ def test_a_signal_in_the_last_evaluation_leaves_a_run_that_is_not_finished(tmp_p
 
 
 def test_a_signal_while_a_resumed_run_catches_up_loses_nothing(tmp_path, monkeypatch):
-    """Stopped in step 6, whose evaluation is due, and again while the next start makes up for it."""
+    """Stopped in step 6, whose evaluation is due, and again while the next start redoes it."""
     words = ["sample.every=6", "evaluate.every=6", *STEADY]
     assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
@@ -256,7 +253,7 @@ def test_a_run_rolls_back_and_leaves_the_bad_step_out(tmp_path, monkeypatch, cap
     assert "Rolling back to step 0, to leave out step 1" in output
     assert "Rolling back to step 6, to leave out step 8" in output
     state = checkpoint.newest(tmp_path / "whole/digits/checkpoints", warn=print).state
-    assert state["skipped"] == [0, 7]
+    assert state.skipped == (0, 7)
 
     for stop in (3, 9):
         with monkeypatch.context() as patch:
@@ -275,7 +272,7 @@ def test_a_checkpoint_of_skipped_steps_alone_can_be_rolled_back_to(tmp_path, mon
     """The optimisers have not stepped yet, so they have no moments."""
     poison(monkeypatch, 0, 1)
     assert run(tmp_path, "guard.rollbacks=2", "checkpoint.every=1", *STEADY) == 0
-    assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state["skipped"] == [0, 1]
+    assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state.skipped == (0, 1)
 
 
 # --- A game that is lost

@@ -22,7 +22,8 @@ from tests.conftest import forget_accelerator
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
 from utils import errors
 from utils.tasks.generation import Generation
-from utils.training import checkpoint, players
+from utils.training import checkpoint
+from utils.training.players import Players
 
 # No layer sees across samples, so only rounding may differ from one process.
 APART = ["model.generator_norm=none", "train.precision=float64", "optimizer.schedule=constant"]
@@ -109,13 +110,13 @@ def test_processes_have_the_same_parameters_after_fifty_steps(tmp_path):
 
 def train_and_tell(folder: Path, words: list[str]) -> int:
     """Train, and leave the digest of this process's parameters in a folder."""
-    built, build = [], players.build
+    built, build = [], Players.build
 
     def noted(*given):
         built.append(build(*given))
         return built[-1]
 
-    players.build = noted
+    Players.build = noted
     code = train.main(words)
     digest = hashlib.sha256()
     for network in (built[0].generator, built[0].critic):
@@ -226,7 +227,7 @@ def test_a_signal_to_one_process_stops_all_of_them_together(tmp_path):
 
 
 def test_processes_roll_back_together_while_a_save_is_being_written(tmp_path):
-    """The first process writes slowly, a NaN comes meanwhile: nobody looks for a checkpoint before it lies there."""
+    """The first process writes slowly, a NaN comes meanwhile: all look for a checkpoint only once it is committed."""
     words = arguments(tmp_path, "guard.rollbacks=1", "checkpoint.every=6", "log.every=1", "optimizer.schedule=constant")
     output = launched(tmp_path, 2, train_poisoned, words)
     assert "Rolling back to step 6, to leave out step 8" in output
@@ -306,7 +307,7 @@ def test_launcher_that_starts_lonely_processes_is_refused(tmp_path):
 
 
 def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path):
-    """Two processes with folders of their own, as on two nodes without a common file system."""
+    """Two processes with separate folders, as on two nodes without a common file system."""
     steady = ["optimizer.schedule=constant", "checkpoint.every=4"]
     for rank, step in enumerate((4, 8)):
         assert run(tmp_path / str(rank), f"train.steps={step}", *steady) == 0

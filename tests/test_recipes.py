@@ -17,6 +17,7 @@ from utils.data.pairs import Domain, Pair
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
 from utils.tasks.registry import task_of
+from utils.training.state import Sizes
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 REFUSED_BY_SINGLE_PASS = ("depend on the whole batch", "the same class but opposite scores")
@@ -67,7 +68,7 @@ def test_recipe_has_networks_of_its_own_size(recipe):
     images = (CHANNELS.get(cfg.data.name, 3), *[getattr(cfg.data, "resolution", None)] * 2)  # points have none
     shape = (2,) if cfg.model.name in ("mlp", "dense") else images
     with torch.device("meta"):
-        generator, critic = task.networks(cfg, {"shape": shape, "classes": 10, "outputs": 4})
+        generator, critic = task.networks(cfg, Sizes(shape, 10, outputs=4))
     assert all(parameter.is_meta for network in (generator, critic) for parameter in network.parameters())
 
 

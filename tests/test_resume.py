@@ -1,13 +1,17 @@
 """The same command again resumes, bit for bit."""
 
+import hashlib
 import json
 import signal
 import time
+from pathlib import Path
 
 import numpy
 import pytest
 from PIL import Image
 
+import evaluate
+import sample
 from tests.runs import fingerprint, run, signal_at, start
 
 # 12 steps of 8 samples from 24 images are four epochs: every stop below is in the middle of one.
@@ -98,10 +102,43 @@ def test_damaged_checkpoint_is_named_and_the_one_before_resumes(tmp_path, capsys
     assert fingerprint(tmp_path) == whole
 
 
-def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, monkeypatch):
-    """The last checkpoint is committed first; a run that dies before its last picture makes up for it."""
+def as_format_1(folder: Path, name: str) -> None:
+    """Rewrite a run's states as they were before they had a format: all keys flat, no record of the best."""
+    for path in (folder / name).glob("[bc]*/step-*"):  # best/ and checkpoints/
+        state = json.loads((path / "state.json").read_text())
+        sizes = state.pop("sizes")
+        if name == "digits":
+            del sizes["outputs"]
+        del state["format"], state["best"]
+        text = json.dumps({**state, **sizes}, indent=1).encode()
+        (path / "state.json").write_bytes(text)
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_a_run_of_the_first_format_goes_on(tmp_path, monkeypatch, name):
+    """With its best model; every tool reads it, too."""
+    words = ["evaluate.every=3"]
+    assert run(tmp_path / "whole", *words, recipe=f"configs/{name}.yaml") == 0
     with monkeypatch.context() as patch:
-        patch.setattr("utils.run.journal.Journal.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        signal_at(patch, 6)
+        assert run(tmp_path / "parts", *words, recipe=f"configs/{name}.yaml") == 75
+    as_format_1(tmp_path / "parts", name)
+    for main in (sample.main, evaluate.main):
+        assert main([str(tmp_path / "parts" / name)]) == 0
+    assert run(tmp_path / "parts", *words, recipe=f"configs/{name}.yaml") == 0
+    assert fingerprint(tmp_path / "parts", name) == fingerprint(tmp_path / "whole", name)
+    best = [sorted(path.name for path in (tmp_path / part / name).glob("best/*")) for part in ("parts", "whole")]
+    assert best[0] == best[1]
+    assert bool(best[0]) is (name == "moons")
+
+
+def test_killed_after_the_last_save_still_draws_and_evaluates_the_end(tmp_path, monkeypatch):
+    """The last checkpoint is committed first; a run that dies before its last picture draws it on resumption."""
+    with monkeypatch.context() as patch:
+        patch.setattr("train.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     picture = tmp_path / "digits/samples/step-00000012.png"

@@ -1,5 +1,6 @@
 """train.py from the command line: what it writes, and what it says of wrong input."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -12,13 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import evaluate
 import train
-from tests.runs import ROOT, assert_close, fingerprint, networks, run, start
+from tests.no_waiting import WAITS, NoWaiting, WaitedError
+from tests.runs import ROOT, assert_close, at_step, fingerprint, networks, run, start
 from utils.config import loading as config
 from utils.errors import UserError
+from utils.run.recorder import Recorder
 from utils.tasks import generation
 
 
@@ -180,16 +182,13 @@ def test_error_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    """The critic's weights are poisoned in step 8: the checkpoint of step 5 stays, none follows."""
-    original, calls = train.ema.update, iter(range(10**9))
+    """The generator's weights are poisoned in step 8: the checkpoint of step 5 stays, none follows."""
 
-    def update(average, module, decay):
-        original(average, module, decay)
-        if next(calls) == 7:
-            with torch.no_grad():
-                next(module.parameters()).fill_(float("nan"))
+    def poison(players):
+        with torch.no_grad():
+            next(players.generator.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(train.ema, "update", update)
+    at_step(monkeypatch, 7, poison)
     with pytest.raises(UserError, match=r"critic_loss.* became NaN or infinite in step 9"):
         run(tmp_path)
     assert [path.name for path in (tmp_path / "digits/checkpoints").iterdir()] == ["step-00000005"]
@@ -202,7 +201,7 @@ def test_collapsed_critic_is_warned_of(tmp_path, capsys):
 
 
 def test_warm_up_of_the_coefficient(tmp_path):
-    """λ rises linearly over update.warmup steps, in the reports too; the learning rates have a warm-up of their own."""
+    """λ rises linearly over update.warmup steps, in the log too; the learning rates have a separate warm-up."""
     overrides = ["update.warmup=16", "optimizer.schedule=constant", "optimizer.generator_lr=1e-3"]
     assert run(tmp_path, *overrides) == 0
     records = [json.loads(line) for line in (tmp_path / "digits/metrics.jsonl").read_text().splitlines()]
@@ -292,27 +291,71 @@ def test_the_default_backend_compiles_penalties(tmp_path):
     assert_close(*(networks(tmp_path / name, 3, "ring") for name in ("true", "false")), 1e-9)
 
 
-def test_hot_path_never_waits_for_the_device(tmp_path):
-    """Twelve steps between two logs read as many numbers back from tensors as six: none."""
+HOT_PATHS = {
+    "single pass": [
+        "game.objective=hinge", "penalty.r1=1", "augment.name=ada", "penalty.lecam=0.1", "penalty.consistency=1",
+        "penalty.clip=1", "game.pack=2",
+    ],
+    "alternating": [
+        "update.rule=alternating", "update.critic_steps=2", "penalty.gp=1", "penalty.dragan=1", "train.accumulate=2",
+        "augment.name=diffaugment", "data.mirror=true",
+    ],
+    "class loss": ["update.rule=simultaneous", "game.conditional=true", "game.auxiliary=1", "optimizer.name=sgd"],
+}  # fmt: skip
 
-    class Readings(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.count = 0
 
-        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-            self.count += function is torch.ops.aten._local_scalar_dense.default
-            return function(*arguments, **(keywords or {}))
+@pytest.fixture
+def watched(monkeypatch):
+    """The indices of steps that a run does while nothing may wait for the device: from the beginning of the first step
+    to the first line of the log, batches included.
+    """
+    steps, train_step, write = [], train.train_step, Recorder.write
+    with contextlib.ExitStack() as watch:
 
-    counts = []
-    for steps in (6, 12):
-        with Readings() as readings:
-            rare = ["log.every=100", "sample.every=0", "checkpoint.every=100", "game.objective=hinge", "penalty.r1=1"]
-            rare += ["augment.name=ada", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.clip=1", "game.pack=2"]
-            assert run(tmp_path / str(steps), f"train.steps={steps}", *rare) == 0
-        counts.append(readings.count)
-    assert counts[0] == counts[1]
-    assert counts[0] > 0  # the end of a run does read: the count is alive
+        def watched_step(*given):
+            if not steps:
+                watch.enter_context(NoWaiting())
+            steps.append(given[-1])
+            train_step(*given)
+
+        def unwatched_write(recorder, done):
+            watch.close()
+            write(recorder, done)
+
+        monkeypatch.setattr(train, "train_step", watched_step)
+        monkeypatch.setattr(Recorder, "write", unwatched_write)
+        yield steps
+
+
+RARE = ["train.steps=6", "log.every=6", "sample.every=0", "checkpoint.every=100"]
+
+
+@pytest.mark.parametrize("path", HOT_PATHS)
+def test_hot_path_never_waits_for_the_device(tmp_path, watched, path):
+    assert run(tmp_path, *RARE, *HOT_PATHS[path]) == 0
+    assert watched == list(range(6))
+
+
+@pytest.mark.parametrize("recipe", ["ring", "moons"])
+def test_hot_path_of_points_never_waits_for_the_device(tmp_path, watched, recipe):
+    assert run(tmp_path, *RARE, "evaluate.every=0", recipe=f"configs/{recipe}.yaml") == 0
+    assert watched == list(range(6))
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_turn_that_waits_for_the_device_would_be_caught(tmp_path, monkeypatch, watched, name):
+    original, planted = train.turns, []
+
+    def turns(*given):
+        for turn in original(*given):
+            planted.append(turn.report["critic_loss"].shape)
+            WAITS[name](turn.report["critic_loss"])
+            yield turn
+
+    monkeypatch.setattr(train, "turns", turns)
+    with pytest.raises(WaitedError):
+        run(tmp_path, *RARE, recipe="configs/ring.yaml")
+    assert (planted, watched) == ([()], [0])
 
 
 def test_help_names_the_way_to_all_keys(capsys):

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and who may write there."""
+"""The folder of a run: its files, and the lock that lets one process write there."""
 
 import fcntl
 import os
@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import accelerate
 import torch
-import torchvision
 
 from utils.config.loading import Config, to_yaml
 from utils.errors import UserError
@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``<run.dir>/<run.name>`` and the places in it."""
+    """``<run.dir>/<run.name>`` and the paths in it."""
 
     path: Path
 
@@ -39,12 +39,12 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint_folder(self, weights: str) -> Path:
-        """Where a checkpoint with these ``players.WEIGHTS`` is looked for."""
+        """The folder of checkpoints in which these ``players.WEIGHTS`` are found."""
         return self.best if weights == "best" else self.checkpoints
 
     @property
     def best(self) -> Path:
-        """Folder of the ``step-XXXXXXXX`` folder that was best by ``checkpoint.best``."""
+        """Folder of the one ``step-XXXXXXXX`` folder that is best by ``checkpoint.best``."""
         return self.path / "best"
 
     @property
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What was said, with times."""
+        """Lines for people, with times."""
         return self.path / "log.txt"
 
     @property
@@ -69,13 +69,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone. Raises UserError if another process holds it.
+        """Hold the folder's lock. Raises UserError if another process holds it.
 
         The lock dies with the process, even where loader workers, which are forked from it, live on for seconds.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "w")  # noqa: SIM115  (held open: closing it gives the lock back)
+            handle = open(self.path / ".lock", "w")  # noqa: SIM115  (closing it releases the lock)
         except OSError as error:
             raise UserError(f"Run folder {self.path} cannot be written ({error}); choose another run.dir.") from None
         os.register_at_fork(after_in_child=handle.close)  # or a worker would hold the lock, too
@@ -97,7 +97,7 @@ class RunFolder:
 
 
 def _provenance(path: Path) -> str:
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {version('torchvision')}"
     return (
         f"Resolved config of {path}. Resume or continue: python train.py {path}/config.yaml\n"
         f"{versions}, accelerate {accelerate.__version__}, git commit {_commit()}"

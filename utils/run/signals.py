@@ -1,4 +1,4 @@
-"""Signals set a flag; the loop acts on it between two steps, in all processes at the same one."""
+"""Signals set a flag; the loop acts on it between two steps, at the same step in all processes."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ STOPPED = 75  # exit code of a run that a signal stopped after saving (EX_TEMPFA
 
 
 class Interrupted(Exception):  # noqa: N818  (no error: somebody wants the run to end)
-    """A signal has come in the midst of something that may be left half done."""
+    """A signal came during work that may be abandoned."""
 
 
 class StopSignals:
@@ -23,22 +23,22 @@ class StopSignals:
         self._interruptible = False
 
     def received(self) -> bool:
-        """Whether any process has had a signal; the same answer in all of them. To be asked once a step.
+        """Whether any process has received a signal; the same answer in all of them. Call it once a step.
 
-        With several processes the answer is a step old: nobody waits for it.
+        With several processes the answer is a step old, so that no process waits for another.
         """
         return self.group.any_before(self.name is not None)
 
     def received_by_now(self) -> bool:
-        """The same without delay: every process waits for the slowest."""
+        """The same as of now: every process waits for the slowest."""
         return self.group.any(self.name is not None)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Inside, a signal raises ``Interrupted`` at once, as does one that came before.
 
-        For long work that leaves nothing behind when it is cut off, such as evaluations: a scheduler kills soon after
-        it has warned.
+        For long work that leaves nothing behind when it is interrupted, such as evaluations: a scheduler kills soon
+        after it has warned.
         """
         self._interruptible = True
         try:
@@ -63,5 +63,5 @@ class StopSignals:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
         if self._interruptible:
-            self._interruptible = False  # a second signal must not cut short what the first one's exception tidies up
+            self._interruptible = False  # a second signal must not interrupt the cleanup after the first
             raise Interrupted

@@ -1,7 +1,7 @@
 """Domain adaptation: a labelled source, an unlabelled target, and features that hide which domain a sample is from."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +23,7 @@ from utils.pictures import Cloud, Plane
 from utils.tasks.checks import judges_in_one_call
 from utils.tasks.domains import DomainTask, critics_couple_samples
 from utils.training.players import Players, wrapped
+from utils.training.state import Sizes
 
 PLANE_POINTS = 200  # along either axis of the plane of inputs
 PLANE_MARGIN = 0.5  # around the data
@@ -44,8 +45,8 @@ class Adaptation(DomainTask):
     def load(self, config: Config) -> Domains:
         return domains.load(config.data, config.seed, config.game.method == "target_only")
 
-    def sizes(self, data: Domains) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes, "outputs": 1}
+    def sizes(self, data: Domains) -> Sizes:
+        return Sizes(data.shape, data.classes)
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
         method = METHODS[config.game.method]

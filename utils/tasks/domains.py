@@ -3,7 +3,7 @@
 import copy
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from utils.evaluation.predictions import predict, prepared_batches, subset
 from utils.tasks.checks import check_family, check_penalties, check_rule
 from utils.tasks.task import Pictures
 from utils.training import checkpoint
-from utils.training.players import Players, load
+from utils.training.players import Players
+from utils.training.state import RunState, Sizes
 
 # What the run that ADDA starts from must share with the run itself, beside the model.
 SHARED_WITH_SOURCE_RUN = (
@@ -53,12 +54,12 @@ class DomainTask:
                 "the folder of a finished run with game.method=source_only there, and no other method uses it."
             )
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-        shape, classes = tuple(sizes["shape"]), sizes["classes"]
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+        shape, classes = sizes.shape, sizes.classes
         try:
             with seeded(config.seed, "initialisation"):
                 recogniser = Recogniser(FAMILIES[config.model.name].features(config.model, shape), classes)
-                critics = build_critics(config, recogniser, sizes["outputs"])
+                critics = build_critics(config, recogniser, sizes.outputs)
         except ValueError as error:
             raise UserError(
                 f"model.name={config.model.name} does not fit data.name={config.data.name}: {error}."
@@ -83,7 +84,7 @@ class DomainTask:
             raise UserError(
                 f"game.pretrained={folder} holds no checkpoint: train it first, with game.method=source_only."
             )
-        theirs = saved.state["config"]
+        theirs = saved.state.config
         wanted = {**identity(config), "game.method": "source_only"}
         for key, value in wanted.items():
             shared = key in SHARED_WITH_SOURCE_RUN or key.startswith("model.")
@@ -95,10 +96,10 @@ class DomainTask:
                 )
         source_config = copy.deepcopy(config)
         source_config.game.method, source_config.game.pretrained = "source_only", ""
-        players, _ = load(source_config, folder / "checkpoints", self.networks, errors.warn)
+        players, _ = Players.load(source_config, folder / "checkpoints", self.networks, errors.warn)
         return players.average.cpu()
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The picture of features, and for images some of them with the class that the recogniser predicts."""
         for option in ("class", "truncation", "interpolate"):
             if vars(options)[option] is not None:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +29,7 @@ from utils.evaluation.sampling import every_class, latents, sample
 from utils.tasks.checks import check_family, check_penalties, check_rule, judges_in_one_call
 from utils.tasks.task import Pictures
 from utils.training.players import Players, wrapped
+from utils.training.state import RunState, Sizes
 
 POINTS = 2500  # points in a scatter plot
 
@@ -55,11 +56,11 @@ class Generation:
             _check_classes(data)
         return data
 
-    def sizes(self, data: DataSet) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes}
+    def sizes(self, data: DataSet) -> Sizes:
+        return Sizes(data.shape, data.classes)
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-        shape, known_classes = tuple(sizes["shape"]), sizes["classes"]
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+        shape, known_classes = sizes.shape, sizes.classes
         _check_conditioning(config, known_classes)
         _check_augmentation(config, shape)
         family, auxiliary_loss = FAMILIES[config.model.name], config.game.auxiliary
@@ -109,9 +110,9 @@ class Generation:
         centres = None if data.modes is None else data.modes.centres
         return pictures.picture(samples, columns=round(count**0.5), centres=centres)
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """Samples in a grid, or interpolations between latents."""
-        shape, classes = state["shape"], state["classes"]
+        shape, classes = state.sizes.shape, state.sizes.classes
         _check_options(options, config, shape, classes)
         dimension = config.model.latent_dim
         if options.interpolate:

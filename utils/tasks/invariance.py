@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -22,6 +22,7 @@ from utils.evaluation.records import Record
 from utils.pictures import Cloud
 from utils.tasks.domains import DomainTask, critics_couple_samples
 from utils.training.players import Players, wrapped
+from utils.training.state import Sizes
 
 
 class Invariance(DomainTask):
@@ -51,8 +52,8 @@ class Invariance(DomainTask):
             )
         return replace(data, target=None)  # the second domain is for the oracle's report alone
 
-    def sizes(self, data: Domains) -> dict[str, Any]:
-        return {"shape": data.shape, "classes": data.classes, "outputs": len(data.attribute_names)}
+    def sizes(self, data: Domains) -> Sizes:
+        return Sizes(data.shape, data.classes, outputs=len(data.attribute_names))
 
     def game(self, config: Config, players: Players, data: Domains, accelerator: Accelerator) -> Game:
         critics_couple_samples(config, players, accelerator.device)  # only to refuse: there is one side to judge

@@ -12,6 +12,7 @@ from utils.tasks.checks import check_game_keys
 from utils.tasks.generation import Generation
 from utils.tasks.invariance import Invariance
 from utils.tasks.task import Task
+from utils.training.state import Sizes
 
 TASKS: dict[str, Task] = {"generation": Generation(), "adaptation": Adaptation(), "invariance": Invariance()}
 
@@ -30,15 +31,16 @@ def task_of(config: Config) -> Task:
     return task
 
 
-def check_sizes(config: Config, state: dict[str, Any], data: Any) -> None:
-    """Raise UserError if ``data`` has other sizes than the networks of a checkpoint with this ``state``."""
-    for name, now in TASKS[config.game.name].sizes(data).items():
+def check_sizes(config: Config, before: Sizes, data: Any) -> None:
+    """Raise UserError if ``data`` has other sizes than those that a checkpoint's networks were built for."""
+    sizes = TASKS[config.game.name].sizes(data)
+    for name in ("shape", "classes", "outputs"):
         # A generator without labels is built in the same way for any number of classes.
-        ignored = name == "classes" and config.game.name == "generation" and not config.game.conditional
-        before = state[name]
-        # The state was JSON, where a tuple becomes a list.
-        if not ignored and before != (list(now) if isinstance(now, tuple) else now):
+        unused = name == "classes" and config.game.name == "generation" and not config.game.conditional
+        then, now = getattr(before, name), getattr(sizes, name)
+        if not unused and then != now:
+            shown = list(then) if isinstance(then, tuple) else then
             raise UserError(
-                f"The run's networks are for data with {name} {before}, and data set '{data.name}' has {name} {now}: "
+                f"The run's networks are for data with {name} {shown}, and data set '{data.name}' has {name} {now}: "
                 "name the run's own data, or train on these with another run.name."
             )

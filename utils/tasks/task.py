@@ -11,6 +11,7 @@ from adversarial.games import Game
 from utils.config.loading import Config
 from utils.evaluation.records import Record
 from utils.training.players import Players
+from utils.training.state import RunState, Sizes
 
 Pictures = dict[str, Tensor]  # uint8 [3, H, W] by name
 
@@ -36,14 +37,14 @@ class Task(Protocol):
         """
         ...
 
-    def sizes(self, data: Any) -> dict[str, Any]:
+    def sizes(self, data: Any) -> Sizes:
         """What the networks must know of the data. Every checkpoint holds it."""
         ...
 
-    def networks(self, config: Config, sizes: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         """Generator side and critic, on the CPU; their weights are a function of the config.
 
-        ``sizes`` may hold more than ``sizes`` above gives. Raises UserError if the model family does not fit.
+        Raises UserError if the model family does not fit.
         """
         ...
 
@@ -62,7 +63,7 @@ class Task(Protocol):
         """A picture of what the averaged generator side does: uint8 ``[3, H, W]``."""
         ...
 
-    def gallery(self, config: Config, players: Players, state: dict[str, Any], options: Namespace) -> Pictures:
+    def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The pictures that ``sample.py`` writes, as its ``options`` ask. ``state`` is the checkpoint's.
 
         Raises UserError for options that do not fit the run.

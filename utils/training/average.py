@@ -7,7 +7,7 @@ from torch import nn
 
 
 def averaged(module: nn.Module) -> nn.Module:
-    """A frozen copy of ``module`` in evaluation mode, to be kept up to date by ``update``."""
+    """A frozen copy of ``module`` in evaluation mode, for ``update``."""
     return copy.deepcopy(module).requires_grad_(False).eval()
 
 
@@ -19,6 +19,7 @@ def update(average: nn.Module, module: nn.Module, decay: float) -> None:
     """
     ours = [*average.parameters(), *average.buffers()]
     theirs = [*module.parameters(), *module.buffers()]
+    # One fused operation for all of them: a loop over tensors would launch a kernel for each.
     floats = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
     for a, b in zip(ours, theirs, strict=True):

@@ -3,9 +3,9 @@
 A checkpoint is a folder ``step-00001000`` of safetensors files, ``state.json`` and ``manifest.json``, which lists the
 size and sha256 of every other file. It is written under a temporary name, flushed to disk with the manifest last, and
 renamed; older ones are pruned only afterwards. So a folder of that name is whole, unless the disk has lost bytes,
-and that the manifest tells. Nothing is ever unpickled.
+which the manifest reveals. Nothing is ever unpickled.
 
-Training waits for the copy to host memory only (``snapshot``); a ``Writer`` does the rest behind it.
+Training waits for the copy to host memory only (``snapshot``); a ``Writer`` does the rest in a thread.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.training.state import RunState
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -33,11 +34,11 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 class Checkpoint(NamedTuple):
-    """What was read: the folder, named groups of tensors on the CPU, and the JSON state."""
+    """What was read: the folder, named groups of tensors on the CPU, and the run's state."""
 
     path: Path
     tensors: Tensors
-    state: dict[str, Any]
+    state: RunState
 
 
 def snapshot(tensors: Tensors) -> Tensors:
@@ -60,9 +61,9 @@ def snapshot(tensors: Tensors) -> Tensors:
 
 
 class Writer:
-    """Does what is written behind the training, in a thread: one job at a time, in order.
+    """Writes files while training goes on, in a thread: one job at a time, in order.
 
-    An error of a job is raised by the next call of any method, so in the training loop.
+    An error of a job is raised by the next call of any method, and so in the training loop.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class Writer:
         self._job = self._thread.submit(job)
 
     def check(self) -> None:
-        """Raise the error of a job that has failed; waits for nothing."""
+        """Raise the error of a job that has failed, without waiting for one that runs."""
         if self._job is not None and self._job.done():
             self.wait()
 
@@ -86,12 +87,12 @@ class Writer:
             job.result()
 
 
-def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep: int | None = None) -> Path:
-    """Commit a checkpoint of ``step`` to ``folder`` and prune all but the newest ``keep`` (None: prune none).
+def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = None) -> Path:
+    """Commit a checkpoint of ``state.step`` to ``folder`` and prune all but the newest ``keep`` (None: prune none).
 
-    Raises UserError if it cannot be written; the previous checkpoints are then untouched.
+    Returns its path. Raises UserError if it cannot be written; the previous checkpoints are then untouched.
     """
-    final = folder / f"step-{step:08d}"
+    final = folder / f"step-{state.step:08d}"
     partial = folder / f".{final.name}.partial"
     try:
         if not folder.exists():
@@ -103,12 +104,12 @@ def save(folder: Path, step: int, tensors: Tensors, state: dict[str, Any], keep:
         for name, group in tensors.items():
             data = serialise({key: value.cpu().contiguous() for key, value in group.items()})
             manifest[f"{name}.safetensors"] = _write(partial / f"{name}.safetensors", data)
-        manifest[STATE] = _write(partial / STATE, json.dumps({"step": step, **state}, indent=1).encode())
+        manifest[STATE] = _write(partial / STATE, state.to_json())
         _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync(partial)
         _remove(final)
         partial.rename(final)
-        for later in [path for path in _steps(folder) if _number(path) > step]:
+        for later in [path for path in _steps(folder) if _number(path) > state.step]:
             # It failed verification, or the run would have gone on from it: it must not count among those kept.
             _remove(damaged := later.with_name(f"damaged-{later.name}"))
             later.rename(damaged)
@@ -136,31 +137,27 @@ def remove(folder: Path, which: Callable[[int], bool]) -> None:
 def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """Read the newest checkpoint that verifies, or None where there is none at all.
 
-    A bad one is named to ``warn`` and passed over. Raises UserError if there are checkpoints and none is good: a run
-    must not start over silently.
+    A damaged one is named to ``warn`` and passed over. Raises UserError if there are checkpoints and none is intact: a
+    run must not start over silently.
     """
-    found = _steps(folder)
-    for path in reversed(found):
-        try:
-            return _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            warn(f"Checkpoint {path} is damaged and passed over: {error}.")
-    if found:
+    good = next(intact(folder, warn), None)
+    if good is None and (found := _steps(folder)):
         raise UserError(
             f"None of the {len(found)} checkpoints in {folder} is intact; to start over, remove that folder or choose "
             "another run.name."
         )
-    return None
+    return good
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's tensors, named "exp_avg/layers.0.weight": by parameter, not by position."""
-    return {
-        f"{key}/{name}": value
-        for name, parameter in module.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if value is not None  # SGD's momentum_buffer without momentum
-    }
+def intact(folder: Path, warn: Callable[[str], None]) -> Iterator[Checkpoint]:
+    """The checkpoints that verify, the newest first; damaged ones are named to ``warn``."""
+    for path in reversed(_steps(folder)):
+        try:
+            found = _read(path)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            warn(f"Checkpoint {path} is damaged and passed over: {error}.")
+        else:
+            yield found
 
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -176,20 +173,6 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
         )
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Set the optimiser's state from ``optimizer_tensors``; learning rates are the caller's, functions of the step."""
-    parameters = dict(module.named_parameters())
-    state: dict[nn.Parameter, dict[str, Tensor]] = {parameter: {} for parameter in parameters.values()}
-    for key, value in tensors.items():
-        kind, name = key.split("/", 1)
-        parameter = parameters[name]
-        # A fused step walks memory, so moments must have the parameter's own layout (channels_last).
-        like = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value
-        state[parameter][kind] = like.copy_(value).to(parameter.device)
-    optimizer.state.clear()
-    optimizer.state.update({parameter: values for parameter, values in state.items() if values})
-
-
 def _read(path: Path) -> Checkpoint:
     """Verify every byte against the manifest, then parse. Raises ValueError or OSError for damage."""
     manifest = json.loads((path / MANIFEST).read_text())
@@ -197,7 +180,9 @@ def _read(path: Path) -> Checkpoint:
     for name, data in files.items():
         if len(data) != manifest[name]["size"] or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
             raise ValueError(f"{name} differs from the manifest")
-    state = json.loads(files.pop(STATE))
+    state = RunState.from_json(files.pop(STATE))
+    if state.step != _number(path):
+        raise ValueError(f"{STATE} is of step {state.step}")
     return Checkpoint(path, {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}, state)
 
 

@@ -1,4 +1,4 @@
-"""Devices and processes, by Accelerate; and what the processes of a run tell each other."""
+"""Devices and processes, by Accelerate; and communication between the processes of a run."""
 
 import hashlib
 import os
@@ -26,8 +26,8 @@ def start(config: Config) -> Accelerator:
     torch.set_default_dtype(torch.float64 if config.train.precision == "float64" else torch.float32)
     if config.run.deterministic:
         make_deterministic()
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other word for it yet
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: one copy more
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other option for it yet
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: costs one copy
     accelerator = Accelerator(
         cpu=config.run.device == "cpu",
         mixed_precision="bf16" if config.train.precision == "bf16" else "no",
@@ -51,8 +51,8 @@ def start(config: Config) -> Accelerator:
 
 
 def check_world(processes: int, wanted: int) -> None:
-    """Raise UserError unless Accelerate's number of ``processes`` is that of the launcher (torchrun, SLURM), and the
-    ``wanted`` one (0: any).
+    """Raise UserError unless Accelerate's number of ``processes`` is the launcher's (torchrun, SLURM) and the one
+    ``wanted`` (0: any).
     """
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != processes:
@@ -74,10 +74,10 @@ def check_world(processes: int, wanted: int) -> None:
 
 
 def make_deterministic() -> None:
-    """Have every operation give the same bits every time, on GPUs, too; one that cannot raises an error.
+    """Make every operation give the same bits every time, on GPUs too; one that cannot raises an error.
 
-    Costs speed on GPUs: no search for the fastest convolution, slower scatter and interpolation, and full float32 in
-    the place of TF32. On CPUs the operations used here are deterministic anyway.
+    Costs speed on GPUs: no search for the fastest convolution, slower scatter and interpolation, and full float32
+    instead of TF32. On CPUs the operations used here are deterministic anyway.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts, so before any GPU work
     torch.use_deterministic_algorithms(True)
@@ -87,10 +87,10 @@ def make_deterministic() -> None:
 
 
 class ProcessGroup:
-    """The processes of a run agree on what concerns all of them.
+    """Lets the processes of a run agree on what concerns all of them. A single process agrees with itself at once.
 
-    They talk on the CPU, over gloo and in a group of their own: no GPU waits, and the group's patience is long enough
-    for one process to draw and evaluate while the others wait. One process agrees with itself at once.
+    They communicate on the CPU, over gloo and in a separate group: no GPU waits, and the group's timeout is long enough
+    for one process to draw and evaluate while the others wait.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -112,14 +112,15 @@ class ProcessGroup:
                 self.any(False)
 
     def any(self, mine: bool) -> bool:
-        """Whether any process says so; waits for all of them."""
+        """Whether ``mine`` is true in any process; waits for all of them."""
         if self.size == 1:
             return mine
         return bool(self._reduced(torch.tensor([int(mine)]), distributed.ReduceOp.MAX))
 
     def any_before(self, mine: bool) -> bool:
-        """Whether any process said so in the call *before* this one; the same answer everywhere, and nobody waits for
-        a process that is less than a call behind. One process gets its own present answer.
+        """Whether ``mine`` was true in any process in the call *before* this one; the same answer in all of them.
+
+        No process waits for another that is less than a call behind. A single process gets its present answer.
         """
         if self.size == 1:
             return mine
@@ -145,7 +146,7 @@ class ProcessGroup:
         return self._reduced(torch.tensor(values), distributed.ReduceOp.MIN).tolist()
 
     def same(self, text: str) -> bool:
-        """Whether all processes say the same text."""
+        """Whether ``text`` is the same in all processes."""
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         low, negative_high = self.least([number, -number])
         return low == -negative_high
@@ -156,7 +157,7 @@ class ProcessGroup:
 
 
 def described(config: Config, accelerator: Accelerator) -> str:
-    """Who plays, for people: "2 processes (cuda), 32 of 64 samples each"."""
+    """A phrase for people: "2 processes (cuda), 32 of 64 samples each"."""
     n, size = accelerator.num_processes, config.train.batch_size
     who = f"{n} process{'es' if n > 1 else ''} ({accelerator.device.type})"
     parts = f", in {config.train.accumulate} micro-batches" if config.train.accumulate > 1 else ""

@@ -1,7 +1,7 @@
 """BatchNorm over the batch of all processes (``train.sync_batchnorm``).
 
-PyTorch's own SyncBatchNorm needs a GPU and cannot be differentiated twice, which R1 asks of a critic. This one is plain
-operations around a differentiable sum over processes, so both work, and a test can watch it on CPUs.
+PyTorch's own SyncBatchNorm needs a GPU and cannot be differentiated twice, as R1 requires of a critic. This one is made
+of plain operations around a differentiable sum over processes: it runs on CPUs and has second derivatives.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """y = Σ x over processes. Each x moves every process's y, so the gradient is summed over processes in its turn."""
+    """y = Σ x over processes. Each x moves every process's y, so the gradient is summed over processes, too."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -20,6 +20,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
+        # Applied as a Function again, so that it can be differentiated twice.
         return _SumOverProcesses.apply(gradient)
 
 
@@ -37,9 +38,10 @@ class SyncBatchNorm(_BatchNorm):
             return super().forward(x)
         others = [d for d in range(x.ndim) if d != 1]
         count = x.numel() // x.shape[1] * distributed.get_world_size()
-        values = x if x.dtype == torch.float64 else x.float()
+        values = x if x.dtype == torch.float64 else x.float()  # sums in bfloat16 would lose digits
         mean = _SumOverProcesses.apply(values.sum(others)) / count
         centred = values - _per_channel(mean, x)
+        # From centred values: E[x²] - E[x]² would cancel where the mean is large.
         variance = _SumOverProcesses.apply(centred.square().sum(others)) / count
         self._track(mean.detach(), variance.detach(), count)
         y = centred * _per_channel(torch.rsqrt(variance + self.eps), x)
@@ -52,11 +54,12 @@ class SyncBatchNorm(_BatchNorm):
         if self.track_running_stats:
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
+            # Running variances are unbiased, as in PyTorch's BatchNorm.
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
 
 def synchronise(network: nn.Module) -> None:
-    """Put ``SyncBatchNorm`` in the place of every BatchNorm in ``network``; parameters, buffers and names stay."""
+    """Replace every BatchNorm in ``network`` by ``SyncBatchNorm``; parameters, buffers and their names stay."""
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm):
             setattr(network, name, _synchronised(child))

@@ -17,10 +17,14 @@ from utils.evaluation.classifier import sha256
 from utils.evaluation.generation import evaluate
 from utils.evaluation.records import describe
 from utils.evaluation.sampling import latents
+from utils.run.ending import best_records
+from utils.run.evaluator import Evaluator
 from utils.run.folder import RunFolder
-from utils.run.journal import Journal, best_metrics
+from utils.run.log import Log
+from utils.run.saver import Saver
 from utils.tasks.generation import Generation
-from utils.training import players
+from utils.training.players import Players
+from utils.training.state import RunState
 
 # What section 3.9 of the design asks for; step and weights are added by who knows them.
 KEYS = {
@@ -255,11 +259,12 @@ def test_a_line_of_the_log_says_the_step_and_the_weights_too(images, tmp_path):
     folder = RunFolder.of(config)
     folder.path.mkdir()
     task = Generation()
-    team = players.build(config, *task.networks(config, task.sizes(images)), torch.device("cpu"))
-    with Journal(config, task, folder, images, team, 0, True, alone()) as journal:
-        journal.evaluate(7)
+    players = Players.build(config, *task.networks(config, task.sizes(images)), torch.device("cpu"))
+    state = RunState(0)
+    with Log(folder, 0) as log, Saver(config, folder, players, state, "", True) as saver:
+        Evaluator(config, task, images, players, log, saver, alone()).evaluate(7)
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     check_keys(records, seed=5)
     assert {(record["kind"], record["step"], record["weights"]) for record in records} == {("metric", 7, "ema")}
-    best = best_metrics(folder)["recognised"]
-    assert (best["value"], best["step"]) == (by_name(records)["recognised"]["value"], 7)
+    best = best_records(records)["recognised"]
+    assert (best.value, best.step) == (by_name(records)["recognised"]["value"], 7)

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
-from utils.training import checkpoint
+from utils.training import checkpoint, optimizers
 from utils.training.checkpoint import Checkpoint, Writer, newest, save, snapshot
+from utils.training.state import BestRecord, RunState, Sizes
 
 ROOT = Path(__file__).parents[3]
 KEEP = 2
@@ -34,14 +35,14 @@ def tensors_of(step: int) -> dict[str, dict[str, torch.Tensor]]:
     }
 
 
-def state_of(step: int) -> dict:
-    return {"best": {"Fréchet distance": {"value": step / 3, "step": step}}, "shape": [1, 8, 8]}
+def state_of(step: int) -> RunState:
+    return RunState(step, {"data.name": "digits"}, best=BestRecord("Fréchet distance", step / 3, step, False))
 
 
 def write(folder: Path, *steps: int, keep: int = KEEP) -> Path:
     """Commit the steps one after the other and give the last one's path."""
     for step in steps:
-        path = save(folder, step, tensors_of(step), state_of(step), keep)
+        path = save(folder, tensors_of(step), state_of(step), keep)
     return path
 
 
@@ -57,7 +58,7 @@ def assert_reads(folder: Path, step: int, passed_over: list[Path] = ()) -> Check
     found = newest(folder, said)
     assert found is not None
     assert found.path == folder / f"step-{step:08d}"
-    assert found.state == {"step": step, **state_of(step)}
+    assert found.state == state_of(step)
     want = tensors_of(step)
     assert found.tensors.keys() == want.keys()
     for name, group in want.items():
@@ -100,7 +101,7 @@ def bits(x: torch.Tensor) -> bytes:
 
 @pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
 def test_a_tensor_comes_back_bit_for_bit(tmp_path, tensor):
-    save(tmp_path, 1, {"group": {"x": tensor}}, {}, KEEP)
+    save(tmp_path, {"group": {"x": tensor}}, RunState(1), KEEP)
     found = newest(tmp_path, Warnings()).tensors["group"]["x"]
     assert found.dtype == tensor.dtype
     assert found.shape == tensor.shape
@@ -109,20 +110,21 @@ def test_a_tensor_comes_back_bit_for_bit(tmp_path, tensor):
 
 def test_an_empty_group_comes_back(tmp_path):
     """As an optimiser has before its first step."""
-    save(tmp_path, 1, {"adam": {}}, {}, KEEP)
+    save(tmp_path, {"adam": {}}, RunState(1), KEEP)
     assert newest(tmp_path, Warnings()).tensors == {"adam": {}}
 
 
 def test_state_comes_back(tmp_path):
-    state = {"best": {"modes": {"value": float("inf"), "step": 3}, "é": {"value": 1 / 3, "step": None}}, "shape": [2]}
-    save(tmp_path, 12, {}, state, KEEP)
-    assert newest(tmp_path, Warnings()).state == {"step": 12, **state}
+    best = BestRecord("é", 1 / 3, 12, True)
+    state = RunState(12, {"a.b": None, "a.c": [0.1, 2], "a.d": float("inf")}, (3, 4), Sizes((3, 8, 8), 10), 7, 5, best)
+    save(tmp_path, {}, state, KEEP)
+    assert newest(tmp_path, Warnings()).state == state
 
 
 def test_what_is_saved_is_not_changed(tmp_path):
     x = TENSORS["channels-last"].clone()
     before, strides = x.clone(), x.stride()
-    save(tmp_path, 1, {"group": {"x": x}}, {}, KEEP)
+    save(tmp_path, {"group": {"x": x}}, RunState(1), KEEP)
     assert torch.equal(x, before)
     assert x.stride() == strides
 
@@ -209,34 +211,32 @@ def test_training_goes_on_bit_for_bit(tmp_path, layout, steps):
         train(network, optimizer, step)
     tensors = {
         "network": dict(network.state_dict()),
-        "adam": checkpoint.optimizer_tensors(optimizer, network),
+        "adam": optimizers.tensors_of(optimizer, network),
     }
-    save(tmp_path, steps, tensors, {}, KEEP)
+    save(tmp_path, tensors, RunState(steps), KEEP)
     found = newest(tmp_path, Warnings())
 
     again, again_optimizer = player(layout, seed=1)
     checkpoint.check_fit(again, found.tensors["network"], "file")
     again.load_state_dict(found.tensors["network"])
-    checkpoint.load_optimizer(again_optimizer, again, found.tensors["adam"])
+    optimizers.restore(again_optimizer, again, found.tensors["adam"])
     assert_same_bits(again.state_dict(), network.state_dict())
-    assert_same_bits(checkpoint.optimizer_tensors(again_optimizer, again), tensors["adam"])
+    assert_same_bits(optimizers.tensors_of(again_optimizer, again), tensors["adam"])
 
     for step in range(steps, steps + 3):
         train(network, optimizer, step)
         train(again, again_optimizer, step)
         assert_same_bits(again.state_dict(), network.state_dict())
-    assert_same_bits(
-        checkpoint.optimizer_tensors(again_optimizer, again), checkpoint.optimizer_tensors(optimizer, network)
-    )
+    assert_same_bits(optimizers.tensors_of(again_optimizer, again), optimizers.tensors_of(optimizer, network))
 
 
 @layouts
 def test_moments_have_the_layout_of_their_parameter(tmp_path, layout):
     network, optimizer = player(layout)
     train(network, optimizer, 0)
-    save(tmp_path, 1, {"adam": checkpoint.optimizer_tensors(optimizer, network)}, {}, KEEP)
+    save(tmp_path, {"adam": optimizers.tensors_of(optimizer, network)}, RunState(1), KEEP)
     again, again_optimizer = player(layout)
-    checkpoint.load_optimizer(again_optimizer, again, newest(tmp_path, Warnings()).tensors["adam"])
+    optimizers.restore(again_optimizer, again, newest(tmp_path, Warnings()).tensors["adam"])
     for name, parameter in again.named_parameters():
         state = again_optimizer.state[parameter]
         assert state.keys() == {"step", "exp_avg", "exp_avg_sq"}
@@ -251,7 +251,7 @@ def test_a_network_may_move_to_another_layout(tmp_path):
     """train.channels_last is a runtime key."""
     network, optimizer = player(torch.channels_last)
     train(network, optimizer, 0)
-    save(tmp_path, 1, {"network": network.state_dict()}, {}, KEEP)
+    save(tmp_path, {"network": network.state_dict()}, RunState(1), KEEP)
     other, _ = player(torch.contiguous_format, seed=1)
     tensors = newest(tmp_path, Warnings()).tensors["network"]
     checkpoint.check_fit(other, tensors, "file")
@@ -263,8 +263,8 @@ def test_a_network_may_move_to_another_layout(tmp_path):
 def test_an_optimizer_that_has_not_stepped(tmp_path):
     network, optimizer = player()
     train(network, optimizer, 0)
-    checkpoint.load_optimizer(optimizer, network, {})
-    assert checkpoint.optimizer_tensors(optimizer, network) == {}
+    optimizers.restore(optimizer, network, {})
+    assert optimizers.tensors_of(optimizer, network) == {}
     fresh, fresh_optimizer = copy.deepcopy(network), None
     fresh_optimizer = torch.optim.Adam(fresh.parameters(), 1e-2, (0.5, 0.999), fused=True)
     train(network, optimizer, 1)
@@ -276,7 +276,7 @@ def test_optimizer_tensors_are_named_by_parameter():
     network, optimizer = player()
     train(network, optimizer, 0)
     want = {f"{key}/{name}" for name, _ in network.named_parameters() for key in ("step", "exp_avg", "exp_avg_sq")}
-    assert checkpoint.optimizer_tensors(optimizer, network).keys() == want
+    assert optimizers.tensors_of(optimizer, network).keys() == want
 
 
 MISFITS = {
@@ -354,7 +354,7 @@ def test_a_flipped_bit_in_any_byte_is_found(tmp_path, file):
     data = (bad / file).read_bytes()
     for position in range(len(data)):
         flip(bad / file, position, position % 8)
-        assert newest(tmp_path, Warnings()).state["step"] == 1, f"bit {position % 8} of byte {position}"
+        assert newest(tmp_path, Warnings()).state.step == 1, f"bit {position % 8} of byte {position}"
         (bad / file).write_bytes(data)
     assert_reads(tmp_path, 2)
 
@@ -365,7 +365,7 @@ def test_a_file_cut_anywhere_is_found(tmp_path, file):
     data = (bad / file).read_bytes()
     for length in range(0, len(data), 3):
         (bad / file).write_bytes(data[:length])
-        assert newest(tmp_path, Warnings()).state["step"] == 1, f"cut to {length} bytes"
+        assert newest(tmp_path, Warnings()).state.step == 1, f"cut to {length} bytes"
 
 
 @pytest.mark.parametrize(
@@ -380,6 +380,30 @@ def test_a_manifest_of_garbage(tmp_path, manifest):
     bad = write(tmp_path, 1, 2)
     (bad / "manifest.json").write_text(manifest)
     assert_reads(tmp_path, 1, passed_over=[bad])
+
+
+def write_state(path: Path, text: bytes) -> None:
+    """Put another state into a checkpoint, and into its manifest."""
+    (path / "state.json").write_bytes(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["state.json"] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b'{"step": "2"}', b'{"step": 2, "sizes": 1}', b'{"step": 3}'])
+def test_a_state_of_wrong_names_or_types_is_passed_over(tmp_path, text):
+    """Whole by its sum, and not what such a folder holds: written by something else."""
+    bad = write(tmp_path, 1, 2)
+    write_state(bad, text)
+    assert_reads(tmp_path, 1, passed_over=[bad])
+
+
+def test_a_state_of_a_later_format_stops_the_run(tmp_path):
+    """Going on from an older checkpoint would set the newer ones aside."""
+    later = write(tmp_path, 1, 2)
+    write_state(later, b'{"step": 2, "format": 99}')
+    with pytest.raises(UserError, match="format 99"):
+        newest(tmp_path, Warnings())
 
 
 def test_an_empty_folder_of_a_step_is_passed_over(tmp_path):
@@ -435,17 +459,17 @@ def test_a_damaged_later_one_does_not_count_among_those_that_are_kept(tmp_path):
     write(tmp_path, 3)
     flip(tmp_path / "step-00000003" / "generator.safetensors", -1)
     found = newest(tmp_path, Warnings())
-    assert found.state["step"] == 2
+    assert found.state.step == 2
 
 
 def test_what_was_just_saved_is_never_pruned(tmp_path):
     """Two damaged later ones, as with a checkpoint.keep that was 3 before."""
     for path in (write(tmp_path, 1, 8, 9, keep=3), tmp_path / "step-00000008"):
         (path / "state.json").unlink()
-    assert newest(tmp_path, Warnings()).state["step"] == 1
+    assert newest(tmp_path, Warnings()).state.step == 1
     path = write(tmp_path, 2, keep=2)
     assert path.is_dir()
-    assert newest(tmp_path, Warnings()).state["step"] == 2
+    assert newest(tmp_path, Warnings()).state.step == 2
 
 
 def test_damaged_later_ones_are_put_aside_and_not_deleted(tmp_path):
@@ -534,7 +558,7 @@ VISIBLE = {
 
 
 def kill_at(name: str, call: int, when: str) -> None:
-    """SIGKILL this process before, in the midst of, or after the ``call``-th call of a function."""
+    """SIGKILL this process before, halfway through, or after the ``call``-th call of a function."""
     where, half = VISIBLE[name]
     original, calls = getattr(where, name), iter(range(1, 10**6))
 
@@ -552,7 +576,7 @@ def kill_at(name: str, call: int, when: str) -> None:
 
 
 def killed(folder: Path, step: int, name: str, call: int, when: str) -> bool:
-    """Save in a process of its own that is killed at that moment; False where that moment did not come."""
+    """Save in a process that is killed at that moment; False if that moment was never reached."""
     child = os.fork()
     if child == 0:
         kill_at(name, call, when)
@@ -661,7 +685,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, hard))
     try:
         with pytest.raises(UserError) as caught:
-            save(tmp_path, 2, {"generator": {"x": torch.zeros(2**16)}}, {}, KEEP)
+            save(tmp_path, {"generator": {"x": torch.zeros(2**16)}}, RunState(2), KEEP)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
@@ -775,7 +799,7 @@ def test_a_pickle_is_never_opened(tmp_path, form, name, listed):
     found = newest(folder, said)
     assert not target.exists()
     if name in FILES or listed:
-        assert found.state["step"] == 1
+        assert found.state.step == 1
         assert len(said) == 1
     else:
         assert_reads(folder, 2)

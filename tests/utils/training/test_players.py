@@ -9,7 +9,9 @@ from models import dcgan, mlp
 from utils.config.loading import Config
 from utils.errors import UserError
 from utils.tasks.generation import Generation
-from utils.training import checkpoint, players
+from utils.training import checkpoint
+from utils.training.players import Players, first_not_finite
+from utils.training.state import RunState, Sizes
 
 CPU = torch.device("cpu")
 
@@ -22,28 +24,28 @@ def config() -> Config:
     return config
 
 
-def built(config: Config, classes: int = 3, shape: tuple[int, ...] = (1, 8, 8)) -> players.Players:
+def built(config: Config, classes: int = 3, shape: tuple[int, ...] = (1, 8, 8)) -> Players:
     """Players of the generation game for data of these sizes."""
-    return players.build(config, *Generation().networks(config, {"shape": shape, "classes": classes}), CPU)
+    return Players.build(config, *Generation().networks(config, Sizes(shape, classes)), CPU)
 
 
-def train(team: players.Players, steps: range) -> players.Players:
+def train(players: Players, steps: range) -> Players:
     """Move both networks, the average by another way than its network."""
     for step in steps:
         z = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
-        team.critic(team.generator(z)).sum().backward()
-        for optimizer in team.optimizers.values():
+        players.critic(players.generator(z)).sum().backward()
+        for optimizer in players.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-    return team
+    return players
 
 
-def trained(config: Config, steps: int = 2) -> players.Players:
+def trained(config: Config, steps: int = 2) -> Players:
     return train(built(config), range(steps))
 
 
-def flat(team: players.Players) -> dict[str, torch.Tensor]:
-    return flatten(team.tensors())
+def flat(players: Players) -> dict[str, torch.Tensor]:
+    return flatten(players.tensors())
 
 
 def flatten(tensors: checkpoint.Tensors) -> dict[str, torch.Tensor]:
@@ -70,17 +72,17 @@ def test_building_leaves_the_global_generator_alone(config):
 
 
 def test_the_average_begins_as_the_generator(config):
-    team = built(config)
-    assert same(team.average.state_dict(), team.generator.state_dict())
+    players = built(config)
+    assert same(players.average.state_dict(), players.generator.state_dict())
 
 
 def test_learning_rates_and_betas_are_those_of_the_config(config):
     config.optimizer.generator_lr, config.optimizer.critic_lr, config.optimizer.betas = 1e-3, 2e-3, [0.1, 0.9]
-    team = built(config)
-    groups = {name: optimizer.param_groups[0] for name, optimizer in team.optimizers.items()}
+    players = built(config)
+    groups = {name: optimizer.param_groups[0] for name, optimizer in players.optimizers.items()}
     assert {name: group["lr"] for name, group in groups.items()} == {"generator": 1e-3, "critic": 2e-3}
     assert all(tuple(group["betas"]) == (0.1, 0.9) for group in groups.values())
-    team.adapt({"generator": 1e-3, "critic": 5e-4}, (0.1, 0.95))
+    players.adapt({"generator": 1e-3, "critic": 5e-4}, (0.1, 0.95))
     assert {name: group["lr"] for name, group in groups.items()} == {"generator": 1e-3, "critic": 5e-4}
     assert all(group["betas"] == (0.1, 0.95) for group in groups.values())
 
@@ -88,9 +90,9 @@ def test_learning_rates_and_betas_are_those_of_the_config(config):
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_layout_is_that_of_the_config(config, channels_last):
     config.train.channels_last = channels_last
-    team = built(config)
+    players = built(config)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    for network in (team.generator, team.critic, team.average):
+    for network in (players.generator, players.critic, players.average):
         assert all(p.is_contiguous(memory_format=layout) for p in network.parameters() if p.ndim == 4)
 
 
@@ -120,12 +122,12 @@ def test_networks_that_do_not_fit_the_data_are_a_sentence(config, family, shape,
 
 
 def test_restored_players_are_the_saved_ones(config, tmp_path):
-    team = trained(config)
-    checkpoint.save(tmp_path, 2, team.tensors(), {}, keep=2)
+    players = trained(config)
+    checkpoint.save(tmp_path, players.tensors(), RunState(2), keep=2)
     other = built(config)
-    assert not same(flat(other), flat(team))
+    assert not same(flat(other), flat(players))
     other.restore(checkpoint.newest(tmp_path, print))
-    assert same(flat(other), flat(team))
+    assert same(flat(other), flat(players))
 
 
 GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic_optimizer"]
@@ -134,13 +136,13 @@ GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("how", ["without-the-file", "without-a-tensor"])
 def test_nothing_is_restored_unless_all_of_it_fits(config, tmp_path, group, how):
-    team = trained(config)
-    tensors = team.tensors()
+    players = trained(config)
+    tensors = players.tensors()
     if how == "without-the-file":
         del tensors[group]
     else:
         tensors[group] = dict(itertools.islice(tensors[group].items(), 2))
-    checkpoint.save(tmp_path, 2, tensors, {}, keep=2)
+    checkpoint.save(tmp_path, tensors, RunState(2), keep=2)
     other = trained(config, steps=1)
     before = flat(other)
     with pytest.raises(UserError) as caught:
@@ -152,7 +154,7 @@ def test_nothing_is_restored_unless_all_of_it_fits(config, tmp_path, group, how)
 
 
 def test_another_architecture_is_not_restored(config, tmp_path):
-    checkpoint.save(tmp_path, 2, trained(config).tensors(), {}, keep=2)
+    checkpoint.save(tmp_path, trained(config).tensors(), RunState(2), keep=2)
     config.model.critic_width = 8
     other = built(config)
     before = flat(other)
@@ -163,37 +165,37 @@ def test_another_architecture_is_not_restored(config, tmp_path):
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_generator_comes_without_its_data(config, tmp_path, raw):
-    team = trained(config)
-    checkpoint.save(tmp_path, 2, team.tensors(), {"shape": (1, 8, 8), "classes": 3}, keep=2)
-    loaded, state = players.load(config, tmp_path, Generation().networks, print)
+    players = trained(config)
+    checkpoint.save(tmp_path, players.tensors(), RunState(2, sizes=Sizes((1, 8, 8), 3)), keep=2)
+    loaded, state = Players.load(config, tmp_path, Generation().networks, print)
     network = (loaded.with_raw_weights() if raw else loaded).average
-    want = team.generator if raw else team.average
+    want = players.generator if raw else players.average
     assert same(network.state_dict(), want.state_dict())
     assert not network.training
-    assert state["step"] == 2
-    assert same(loaded.critic.state_dict(), team.critic.state_dict())
+    assert state.step == 2
+    assert same(loaded.critic.state_dict(), players.critic.state_dict())
 
 
 def test_a_run_without_checkpoints_has_no_players(config, tmp_path):
     with pytest.raises(UserError, match="no checkpoint yet"):
-        players.load(config, tmp_path, Generation().networks, print)
+        Players.load(config, tmp_path, Generation().networks, print)
 
 
 def test_networks_alone_need_no_optimizers(config, tmp_path):
     """Such is the checkpoint of the best model: it can be looked at, and not be trained on."""
-    team = trained(config)
-    checkpoint.save(tmp_path, 2, team.networks(), {}, keep=1)
+    players = trained(config)
+    checkpoint.save(tmp_path, players.networks(), RunState(2), keep=1)
     saved = checkpoint.newest(tmp_path, print)
     other = trained(config, steps=1)
     before = flat(other)
     with pytest.raises(UserError, match=r"optimizer\.safetensors"):
         other.restore(saved)
     assert same(flat(other), before)
-    other.load_networks(saved)
+    other.load_tensors(saved.tensors)
     after = flat(other)
     moments = [name for name in after if "_optimizer" in name]
     assert all(torch.equal(after[name], before[name]) for name in moments)
-    assert same({name: x for name, x in after.items() if name not in moments}, flatten(team.networks()))
+    assert same({name: x for name, x in after.items() if name not in moments}, flatten(players.networks()))
 
 
 SGD = {"momentum": (0.9, {"momentum_buffer"}), "plain": (0.0, set())}
@@ -202,13 +204,13 @@ SGD = {"momentum": (0.9, {"momentum_buffer"}), "plain": (0.0, set())}
 @pytest.mark.parametrize(("momentum", "kept"), SGD.values(), ids=SGD)
 def test_sgd_goes_on_bit_for_bit(config, tmp_path, momentum, kept):
     config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = "sgd", momentum, 0.1
-    team = trained(config)
-    assert {key.split("/")[0] for key in team.tensors()["generator_optimizer"]} == kept
-    checkpoint.save(tmp_path, 2, team.tensors(), {}, keep=2)
+    players = trained(config)
+    assert {key.split("/")[0] for key in players.tensors()["generator_optimizer"]} == kept
+    checkpoint.save(tmp_path, players.tensors(), RunState(2), keep=2)
     other = trained(config, steps=1)
     other.restore(checkpoint.newest(tmp_path, print))
-    assert same(flat(other), flat(team))
-    assert same(flat(train(other, range(2, 4))), flat(train(team, range(2, 4))))
+    assert same(flat(other), flat(players))
+    assert same(flat(train(other, range(2, 4))), flat(train(players, range(2, 4))))
 
 
 @pytest.mark.parametrize("player", ["generator", "critic"])
@@ -216,7 +218,7 @@ def test_sgd_with_momentum_is_not_restored_without_it(config, tmp_path, player):
     config.optimizer.name, config.optimizer.momentum = "sgd", 0.9
     tensors = trained(config).tensors()
     tensors[f"{player}_optimizer"].popitem()
-    checkpoint.save(tmp_path, 2, tensors, {}, keep=2)
+    checkpoint.save(tmp_path, tensors, RunState(2), keep=2)
     other = trained(config, steps=1)
     before = flat(other)
     with pytest.raises(UserError, match=rf"{player}_optimizer\.safetensors"):
@@ -236,33 +238,33 @@ def test_the_optimizer_is_that_of_the_config(config, name):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("group", GROUPS)
 def test_what_is_not_finite_is_named(config, group, value):
-    team = trained(config)
-    assert players.first_not_finite(team.tensors()) is None
-    name, tensor = next((name, x) for name, x in team.tensors()[group].items() if x.is_floating_point() and x.ndim)
+    players = trained(config)
+    assert first_not_finite(players.tensors()) is None
+    name, tensor = next((name, x) for name, x in players.tensors()[group].items() if x.is_floating_point() and x.ndim)
     with torch.no_grad():
         tensor[(-1,) * tensor.ndim] = value
-    assert players.first_not_finite(team.tensors()) == f"{group}: {name}"
+    assert first_not_finite(players.tensors()) == f"{group}: {name}"
 
 
 def test_points_have_players_too(config):
     config.model = mlp.Config(width=4)
-    team = built(config, classes=8, shape=(2,))
-    assert team.critic(team.generator(torch.zeros(3, 2))).shape == (3,)
+    players = built(config, classes=8, shape=(2,))
+    assert players.critic(players.generator(torch.zeros(3, 2))).shape == (3,)
 
 
 def test_what_the_game_remembers_is_saved_and_restored_in_place(config, tmp_path):
     config.augment.name = "ada"
-    team, other = trained(config), built(config)
-    team.state["augment_p"].fill_(0.25)
-    checkpoint.save(tmp_path, 1, team.tensors(), {})
+    players, other = trained(config), built(config)
+    players.state["augment_p"].fill_(0.25)
+    checkpoint.save(tmp_path, players.tensors(), RunState(1))
     kept = other.state["augment_p"]
     other.restore(checkpoint.newest(tmp_path, print))
     assert kept.item() == 0.25
-    assert same(flat(team), flat(other))
+    assert same(flat(players), flat(other))
 
 
 def test_state_that_does_not_fit_is_refused(config, tmp_path):
-    checkpoint.save(tmp_path, 1, trained(config).tensors(), {})
+    checkpoint.save(tmp_path, trained(config).tensors(), RunState(1))
     config.augment.name = "ada"
     with pytest.raises(UserError, match=r"scalars\.safetensors does not fit the game: augment_p"):
         built(config).restore(checkpoint.newest(tmp_path, print))

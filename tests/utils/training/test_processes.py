@@ -64,7 +64,7 @@ def test_the_precision_is_that_of_the_config(config, precision):
 
 
 def test_a_launcher_that_accelerate_does_not_see_is_refused(config, monkeypatch):
-    """Every one of its processes would train a run of its own, all into one folder."""
+    """Every one of its processes would train a separate run, all into one folder."""
     config.run.device = "auto"
     monkeypatch.setenv("WORLD_SIZE", "2")  # but no LOCAL_RANK, by which accelerate knows a launcher
     text = refusal(config)

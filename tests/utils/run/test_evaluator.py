@@ -1,0 +1,62 @@
+"""Pictures and evaluations on the way: when they are due, and which are redone on resumption."""
+
+import pytest
+
+from tests.utils.run.scripted import scripted
+from utils.run.evaluator import due
+from utils.run.log import records
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 4, 6]), (4, [4]), (7, []), (0, [])], ids=str
+)
+def test_due(every, steps):
+    assert [step for step in range(1, 7) if due(every, step)] == steps
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that draws every 2 and measures every 3 steps."""
+    run = scripted(tmp_path, [1.0, 2.0, 3.0])
+    run.config.sample.every, run.config.evaluate.every = 2, 3
+    return run
+
+
+def shown(run) -> tuple[list[str], list[int]]:
+    """The pictures, and the steps of the records."""
+    return sorted(path.name for path in run.folder.samples.glob("*")), [r["step"] for r in records(run.folder)]
+
+
+def test_what_is_due_is_shown(run):
+    with run.begun(0) as (_, _, evaluator):
+        assert all(evaluator.show(step) for step in range(1, 7))
+    assert shown(run) == ([f"step-0000000{step}.png" for step in (2, 4, 6)], [3, 6])
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 6])
+def test_what_was_interrupted_is_redone_on_resumption_and_nothing_twice(run, step):
+    with run.begun(step) as (_, _, evaluator):
+        assert evaluator.catch_up(step)
+    want = ([f"step-0000000{step}.png"] if step % 2 == 0 else [], [step] if step % 3 == 0 else [])
+    assert shown(run) == want
+    with run.begun(step) as (_, _, evaluator):
+        run.task.picture = None  # would fail
+        assert evaluator.catch_up(step)
+    assert shown(run) == want
+
+
+def test_a_run_that_begins_and_one_at_its_end_have_nothing_to_redo(run):
+    run.config.train.steps = 6
+    for step in (0, 6):
+        with run.begun(step) as (_, _, evaluator):
+            assert evaluator.catch_up(step)
+        assert shown(run) == ([], [])
+
+
+def test_a_signal_ends_it_before_anything_is_drawn(run):
+    with run.begun(6) as (_, _, evaluator):
+        evaluator.stop.name = "SIGTERM"
+        assert not evaluator.catch_up(6)
+        assert not evaluator.show(6)
+        assert evaluator.show(1)  # nothing is due: the loop asks by itself
+    assert shown(run) == ([], [])

@@ -1,0 +1,141 @@
+"""Statistics of the training: taken in every turn, written down and watched at the log interval."""
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+
+from tqdm import tqdm
+
+from adversarial.passes import Turn
+from utils.config.loading import Config
+from utils.errors import UserError
+from utils.run.log import Log, records
+from utils.run.meter import Meter, gradient_norm
+from utils.tasks.registry import Task
+from utils.training import values
+from utils.training.players import Players
+from utils.training.processes import ProcessGroup
+
+REMEDY = "Lower optimizer.*_lr, add penalty.r1, or try another seed"
+
+
+class NotFiniteError(UserError):
+    """A loss, a score or a gradient became NaN or infinite, first in step index ``step``."""
+
+    def __init__(self, text: str, step: int):
+        super().__init__(text)
+        self.step = step
+
+
+class Recorder:
+    """Records a run from step ``begin`` on. ``log`` is None in processes that write nothing."""
+
+    def __init__(
+        self, config: Config, task: Task, players: Players, log: Log | None, group: ProcessGroup, begin: int
+    ) -> None:
+        self.config, self.task, self.players, self.log, self.begin = config, task, players, log, begin
+        self.meter = Meter(group)
+        self.written = begin  # the step of the last line
+        self.bar: tqdm | None = None
+        self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)  # values of the last lines
+        if log:
+            self.recent.extend(record for record in records(log.folder) if record["kind"] == "train")
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def steps(self) -> Iterator[int]:
+        """The indices of the steps to do, under a progress bar (none in a pipe)."""
+        end = self.config.train.steps
+        self.bar = tqdm(
+            count(self.begin) if end is None else range(self.begin, end),
+            desc=self.config.run.name, initial=self.begin, total=end, unit="step", disable=None if self.log else True,
+        )  # fmt: skip
+        yield from self.bar
+
+    def add(self, step: int, turn: Turn) -> None:
+        """Take in a turn of step index ``step`` before its players move. Nothing here waits for the device."""
+        norms = {f"{player}_gradient_norm": gradient_norm(getattr(self.players, player)) for player in turn.players}
+        self.meter.add(step, {**turn.report, **norms})
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """A block that does not count as training time."""
+        return self.meter.paused()
+
+    def check_finite(self) -> None:
+        """Raise NotFiniteError, in all processes, if in one of them something has been NaN or infinite.
+
+        Waits for the device.
+        """
+        broken = self.meter.first_not_finite()
+        if not broken:
+            return
+        first = min(broken.values())
+        names = ", ".join(name for name, step in broken.items() if step == first)
+        raise NotFiniteError(
+            f"{names} became NaN or infinite in step {first + 1}; no checkpoint holds it. {REMEDY}; "
+            "guard.rollbacks=3 goes back to the last checkpoint and leaves such a step out, up to three times.",
+            first,
+        )
+
+    def write(self, step: int) -> None:
+        """Write means since the last call: a line, curves, distributions of scores, and warnings of a lost game.
+
+        Raises NotFiniteError. Waits for the device.
+        """
+        self.check_finite()
+        found = self.meter.read(images=(step - self.written) * self.config.train.batch_size)
+        self.written = step
+        if not self.log:
+            return
+        for player, lr in values.learning_rates_at(self.config, step - 1).items():
+            found[f"{player}_learning_rate"] = lr
+        found["coefficient"] = values.weights_at(self.config, step - 1).coefficient
+        found = {self._named(name): value for name, value in found.items()}
+        self.log.record("train", step, found)
+        self.log.scores(step, {self._named(name): scores for name, scores in self.meter.scores.items()})
+        self._write_line(step, found)
+        self.recent.append(found)
+        self._warn_if_the_critic_dominates(step)
+        self._warn_if_the_gradient_vanishes(step)
+
+    def _named(self, statistic: str) -> str:
+        """A statistic with the sides' names in this game: critic_accuracy_real is critic_accuracy_source."""
+        for side, name in zip(("real", "fake"), self.task.side_names, strict=True):
+            statistic = "_".join(name if word == side else word for word in statistic.split("_"))
+        return statistic
+
+    def _write_line(self, step: int, found: dict[str, float]) -> None:
+        """A line for people; on a terminal the progress bar shows it instead."""
+        numbers = "  ".join(
+            f"{short} {found[name]:.3f}" for short, name in self.task.progress_statistics.items() if name in found
+        )
+        self.bar.set_postfix_str(numbers)
+        speed = f"{found['images_per_second']:.0f} images/s"
+        self.log.say(f"step {step}/{self.config.train.steps or '...'}  {numbers}  {speed}", quiet=sys.stderr.isatty())
+
+    def _warn_if_the_critic_dominates(self, step: int) -> None:
+        """Where its mean scores of both sides have been far apart in each of the last lines."""
+        guard, (real, fake) = self.config.guard, self.task.side_names
+        gaps = [abs(line.get(f"{real}_score", 0.0) - line.get(f"{fake}_score", 0.0)) for line in self.recent]
+        scored = f"{fake}_score" in self.recent[-1]
+        if scored and len(gaps) == guard.patience and min(gaps) > guard.score_gap:
+            self.log.say(
+                f"step {step}  warning: the critic's scores of {real} and {fake} are {gaps[-1]:.0f} apart, over "
+                f"guard.score_gap={guard.score_gap:g} in each of the last {guard.patience} log lines: it has won. "
+                f"{self.task.critic_dominates_hint}"
+            )
+
+    def _warn_if_the_gradient_vanishes(self, step: int) -> None:
+        norm, least = self.recent[-1].get("generator_gradient_norm"), self.config.guard.vanished
+        if norm is not None and norm < least:
+            self.log.say(
+                f"step {step}  warning: the generator's gradient has vanished (norm {norm:.1e}, under "
+                f"guard.vanished={least:g}). Try game.objective=non_saturating or penalty.r1."
+            )
