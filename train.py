@@ -5,6 +5,8 @@
 
 import argparse
 import contextlib
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,10 @@ from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.updates import RULES, Turn, Weights, accumulated
 from utils import errors
-from utils.config import loading as config
-from utils.config.loading import Config
+from utils.config import loading, recipes
+from utils.config.identity import check_same_run, identity
+from utils.config.sections import Config, schedules
+from utils.config.text import to_yaml
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.journal import Journal, NotFiniteError, due, is_finished
@@ -76,7 +80,8 @@ def turns(cfg: Config, game: Game, batches: list[Round], weights: Weights) -> It
 def objective_of(cfg: Config) -> Objective | Auxiliary:
     """What the players minimise."""
     objective = OBJECTIVES[cfg.game.objective]
-    return Auxiliary(objective, cfg.game.auxiliary) if cfg.game.auxiliary else objective
+    names_class = cfg.game.name == "generation" and cfg.game.auxiliary
+    return Auxiliary(objective, cfg.game.auxiliary) if names_class else objective
 
 
 def train(cfg: Config) -> int:
@@ -157,7 +162,7 @@ def agreed_checkpoint(
     """
     group.any(False)  # one of them may still be writing
     saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not group.same(repr(sorted(config.identity(cfg).items()))):
+    if not group.same(repr(sorted(identity(cfg).items()))):
         raise UserError("The processes were started with different configs; give the same command on every node.")
     name = "none" if saved is None else saved.path.name
     if not group.same(name):
@@ -172,11 +177,7 @@ def resumable_step(cfg: Config, saved: Checkpoint | None) -> int:
     """The step to go on from. Raises UserError if the checkpoint is of a run with another config."""
     if saved is None:
         return 0
-    if different := config.differences(saved.state["config"], config.identity(cfg)):
-        raise UserError(
-            f"{saved.path} is of a run with another config ({'; '.join(different)}); choose another run.name, such as "
-            f"run.name={cfg.run.name}-{cfg.update.rule}."
-        )
+    check_same_run(saved.state["config"], cfg, saved.path)
     return saved.state["step"]
 
 
@@ -197,27 +198,31 @@ def farewell(cfg: Config, folder: RunFolder, step: int) -> str:
         f"{folder.path} is finished: {step} steps are done. To continue it, raise train.steps, such as "
         f"train.steps={2 * step}; to start over, choose another run.name."
     )
-    schedules = set(config.schedules(cfg).values()) - {"constant"}
-    return text + (f" ({', '.join(sorted(schedules))} will stretch over the new number.)" if schedules else "")
+    stretching = set(schedules(cfg).values()) - {"constant"}
+    return text + (f" ({', '.join(sorted(stretching))} will stretch over the new number.)" if stretching else "")
 
 
 def main(arguments: list[str]) -> int:
-    """Parse ``[recipe.yaml] [key=value ...] [--print-config]`` and train."""
+    """Parse ``[recipe.yaml] [key=value ...] [--print-config | --list]`` and train."""
     parser = argparse.ArgumentParser(
         description="Train a recipe; the same command again resumes.",
         epilog="Every key and its meaning: python train.py --print-config",
     )
     parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/digits.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
+    parser.add_argument("--list", action="store_true", help="show the recipes of configs/ and exit")
     options = parser.parse_intermixed_args(arguments)
-    recipes = [word for word in options.words if not config.is_override(word)]
-    if len(recipes) > 1:
-        raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
-    recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
-    cfg = config.load(recipe, [word for word in options.words if config.is_override(word)])
-    task_of(cfg)
+    if options.list:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(recipes.table(loading.DEFAULT_RECIPE.parent, width))
+        return 0
+    files = [word for word in options.words if not loading.is_override(word)]
+    if len(files) > 1:
+        raise UserError(f"One recipe at a time: {' and '.join(files)} were given.")
+    recipe = Path(files[0]) if files else loading.DEFAULT_RECIPE
+    cfg = loading.load(recipe, [word for word in options.words if loading.is_override(word)])
     if options.print_config:
-        print(config.to_yaml(cfg), end="")
+        print(to_yaml(cfg), end="")
         return 0
     return train(cfg)
 

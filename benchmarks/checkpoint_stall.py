@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
 from utils import errors
 from utils.config import loading as config
+from utils.config.sections import Config
 from utils.data.datasets import DataSet, Resident
 from utils.tasks.registry import task_of
 from utils.training import checkpoint, players, processes
@@ -78,7 +79,7 @@ def row(recipe: Path, rounds: int, batch: int) -> str:
     return f"| {cfg.run.name}, batch {cfg.train.batch_size} | {size / 1e6:.1f} | {1e3 * one:.0f} | {figures} |"
 
 
-def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], checkpoint.Tensors], config.Config]:
+def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], checkpoint.Tensors], Config]:
     """A function that takes one step of a recipe, one that gives what a checkpoint holds, and the config."""
     cfg = config.load(recipe, [f"train.batch_size={batch}"] if batch else [])
     accelerator, task = processes.start(cfg), task_of(cfg)

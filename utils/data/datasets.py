@@ -27,6 +27,7 @@ from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from utils.data.randomness import rng
+from utils.data.sections import DataConfig
 from utils.errors import UserError, check_name
 
 FITS = ("exact", "pad", "crop")
@@ -35,25 +36,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GRAY_MODES = ("1", "L", "LA", "La")
 POINTS = 100_000, 10_000  # for training, held out
 STACKS = 128_000  # images of stacked_mnist, as many as in PacGAN's code
-
-
-@dataclass
-class DataConfig:
-    """Fields of ``data.*``."""
-
-    name: str = "digits"  # key of utils.data.datasets.DATASETS, or of utils.data.domains.DOMAINS for games of domains
-    root: str = "data"  # folder (or .zip file) that holds the data; unused by sets that need no files
-    source: str = ""  # games of domains: the labelled domain, a set, folder or file; folders may be joined, as "a+b"
-    target: str = ""  # games of domains: the unlabelled domain
-    photos: str = ""  # mnist_m: folder of photographs behind the digits
-    validation: float = 0.1  # games of domains: share of the source held out, where it has no split of its own
-    transform: str = "none"  # vectors, amazon_reviews: none, binary, log (of 1 + x) or unit (length 1)
-    download: bool = False  # let torchvision fetch (stacked) MNIST, Fashion-MNIST, CIFAR-10, USPS or SVHN into root
-    resolution: int = 8  # pixels of a side after `fit`; unused by points and vectors
-    fit: str = "exact"  # exact: size must be right; pad: black borders; crop: centre square, resized with antialiasing
-    mirror: bool = False  # random horizontal mirroring
-    workers: int = 2  # loader processes for sets too large to hold decoded
-    resident_gib: float = 4.0  # sets whose decoded pixels fit in this live on the device, others are streamed from disk
 
 
 @dataclass(frozen=True, eq=False)

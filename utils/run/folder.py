@@ -13,7 +13,8 @@ import accelerate
 import torch
 import torchvision
 
-from utils.config.loading import Config, to_yaml
+from utils.config.sections import Config
+from utils.config.text import to_yaml
 from utils.errors import UserError
 
 

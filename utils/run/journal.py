@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from adversarial.updates import Turn
 from utils import pictures
-from utils.config.loading import Config, identity, to_yaml
+from utils.config.identity import identity
+from utils.config.sections import Config
+from utils.config.text import to_yaml
 from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.run.folder import RunFolder

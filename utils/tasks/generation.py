@@ -7,18 +7,17 @@ from typing import Any, ClassVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from adversarial.augmentation import augmentation, resamples
 from adversarial.games import Game, GenerationGame, couples_samples
 from adversarial.penalties import input_gradients, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
-from utils.config.loading import Config, penalised_slope
+from utils.config.sections import METRICS, Config, penalised_slope
 from utils.data import datasets
-from utils.data.datasets import DATASETS, DataSet
+from utils.data.datasets import DataSet
 from utils.data.randomness import Draw, seeded
-from utils.errors import UserError, check_name
+from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
 from utils.evaluation.generation import Record
@@ -40,16 +39,9 @@ class Generation:
     sides = ("real", "fake")
     shown: ClassVar = {"D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score"}
     picture_name = "samples"
-    metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
+    metrics = METRICS["generation"]
     best = ""
     advice = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
-
-    def check(self, config: Config) -> None:
-        check_name("data.name", config.data.name, DATASETS)
-        if config.game.method != "dann" or config.game.pretrained:
-            raise UserError("game.method and game.pretrained are for games of domains: choose game.name=adaptation.")
-        if FAMILIES[config.model.name].generator is None:
-            raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.generator]))
 
     def load(self, config: Config) -> DataSet:
         data = datasets.load(config.data, config.seed)
@@ -143,11 +135,6 @@ def judges_in_one_call(config: Config) -> bool:
     return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
 
 
-def no_family(config: Config, families: list[str]) -> str:
-    """What is said of networks that do not play this game."""
-    return f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
-
-
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of what the critic judges at once."""
     return (config.game.pack * shape[0], *shape[1:])
@@ -206,6 +193,8 @@ def _check_compiled(
             f"{what}{config.model.name}: its scores depend on the whole batch, as with BatchNorm; use "
             "train.compile=false or a critic without batch statistics."
         )
+    from torch._dynamo.exc import TorchDynamoException  # here, for it takes a second, which only compiling is worth
+
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     try:
         with accelerator.no_sync(critic):

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -23,17 +22,18 @@ from adversarial.objectives import CROSS_ENTROPY, OBJECTIVES
 from models import FAMILIES
 from models.domain import Critics, Recogniser, SplitRecogniser
 from utils import errors, pictures
-from utils.config.loading import Config, identity
+from utils.config.identity import identity
+from utils.config.sections import METRICS, Config
 from utils.data import domains
 from utils.data.datasets import Resident, to_images
-from utils.data.domains import DOMAINS, Domains, Samples, unlabelled
+from utils.data.domains import Domains, Samples, unlabelled
 from utils.data.randomness import rng, seeded
-from utils.errors import UserError, check_name
+from utils.errors import UserError
 from utils.evaluation import selection
 from utils.evaluation.generation import Record, record
 from utils.evaluation.sampling import evaluating
 from utils.pictures import Cloud, Plane
-from utils.tasks.generation import Pictures, check_rule, judges_in_one_call, no_family
+from utils.tasks.generation import Pictures, check_rule, judges_in_one_call
 from utils.training import checkpoint
 from utils.training.players import Players, load, wrapped
 
@@ -61,8 +61,8 @@ METHODS = {
     "mada": Method(games.classes),
     "mdd": Method(games.margin),
     "adda": Method(games.features, split=True),
-    # The baselines (config.BASELINES): λ is 0. The target still passes through the network, so BatchNorm's statistics
-    # see its inputs.
+    # The baselines, for which the config sets λ to 0. The target still passes through the network, so BatchNorm's
+    # statistics see its inputs.
     "source_only": Method(games.features),
     "target_only": Method(games.features),
 }
@@ -77,13 +77,6 @@ class Seen(NamedTuple):
     samples: Samples
 
 
-# What games of domains have no use for, and the value that says so.
-FOR_GENERATION = {
-    "game.auxiliary": 0, "game.pack": 1, "augment.name": "none", "penalty.dragan": 0, "penalty.lecam": 0,
-    "penalty.consistency": 0, "penalty.path": 0,
-}  # fmt: skip
-
-
 class Adaptation:
     """Two domains (``utils.tasks.registry.Task``)."""
 
@@ -93,27 +86,9 @@ class Adaptation:
         "on target": "critic_accuracy_target",
     }  # fmt: skip
     picture_name = "embedding"
-    metrics = ("source accuracy", "entropy", "SND", "BNM", "IW risk", "DEV risk")
+    metrics = METRICS["adaptation"]
     best = "BNM"  # the best or among the best on every pair of domains that we measured: benchmarks/adaptation.md
-    methods = tuple(METHODS)
     advice = "Try a lower optimizer.critic_lr, a larger update.coefficient, or game.objective=non_saturating."
-
-    def check(self, config: Config) -> None:
-        check_name("data.name", config.data.name, DOMAINS)
-        check_name("game.method", config.game.method, self.methods)
-        if FAMILIES[config.model.name].features is None:
-            raise UserError(no_family(config, [name for name, family in FAMILIES.items() if family.features]))
-        if config.game.conditional:
-            raise UserError("game.conditional is for game.name=generation; game.method=cdan sees predictions.")
-        for key, off in FOR_GENERATION.items():
-            section, name = key.split(".")
-            if (value := getattr(getattr(config, section), name)) != off:
-                raise UserError(f"{key}={value} is for game.name=generation; use {key}={off}.")
-        if bool(config.game.pretrained) != METHODS[config.game.method].split:
-            raise UserError(
-                f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
-                "the folder of a finished run with game.method=source_only there, and no other method uses it."
-            )
 
     def load(self, config: Config) -> Domains:
         return domains.load(config.data, config.seed, config.game.method == "target_only")
@@ -148,7 +123,7 @@ class Adaptation:
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """A network may come with weights of its own (ImageNet's); ADDA's was trained on the source."""
-        if not config.game.pretrained:
+        if not METHODS[config.game.method].split:
             if hasattr(generator.features, "start"):
                 try:
                     generator.features.start()
@@ -302,19 +277,8 @@ class Invariance(Adaptation):
 
     sides = ("attribute", "none")
     shown: ClassVar = {"D": "critic_loss", "task": "task_loss", "right": "source_accuracy"}
-    metrics = ("source accuracy",)
+    metrics = METRICS["invariance"]
     best = "source accuracy"
-    methods = ("dann", "layers", "mada", "source_only")
-
-    def check(self, config: Config) -> None:
-        super().check(config)
-        if OBJECTIVES[config.game.objective].pairs:
-            raise UserError(
-                f"game.objective={config.game.objective} compares reals with fakes, and game.name=invariance has no "
-                "fakes; choose minimax or non_saturating."
-            )
-        if config.penalty.gp or config.penalty.r2:
-            raise UserError("penalty.gp and penalty.r2 need fakes, and game.name=invariance has none; use penalty.r1.")
 
     def load(self, config: Config) -> Domains:
         data = domains.load(config.data, config.seed)
@@ -463,6 +427,8 @@ def _oracle(recogniser: nn.Module, data: Domains) -> list[Record]:
     """The only place where target labels are read, for a report."""
     if data.oracle is None:
         return []
+    from sklearn.metrics import confusion_matrix  # here, for it takes a second that the start of a run need not wait
+
     predicted = see(recogniser, data.oracle, games.features).logits.argmax(1)
     matrix = confusion_matrix(data.oracle.label, predicted, labels=range(data.classes))
     per_class = (100 * matrix.diagonal() / matrix.sum(1).clip(min=1)).tolist()

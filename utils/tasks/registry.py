@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adversarial.games import Game
-from utils.config.loading import Config
-from utils.errors import UserError, check_name
+from utils.config.sections import Config
+from utils.errors import UserError
 from utils.evaluation.generation import Record
 from utils.tasks.generation import Generation, Pictures
 from utils.tasks.recognition import Adaptation, Invariance
@@ -25,10 +25,6 @@ class Task(Protocol):
     metrics: tuple[str, ...]  # by which the best model may be chosen
     best: str  # the metric by which it is chosen unless the config says another; "": none
     advice: str  # what to try where the critic has won
-
-    def check(self, config: Config) -> None:
-        """Raise UserError for settings that do not fit the game."""
-        ...
 
     def load(self, config: Config) -> Any:
         """The data: what has ``train``, ``target``, ``shape``, ``classes``, ``name``."""
@@ -79,13 +75,5 @@ TASKS: dict[str, Task] = {"generation": Generation(), "adaptation": Adaptation()
 
 
 def task_of(config: Config) -> Task:
-    """The kind of game that ``config`` names. Raises UserError for settings that do not fit it."""
-    check_name("game.name", config.game.name, TASKS)
-    task = TASKS[config.game.name]
-    task.check(config)
-    if config.checkpoint.best not in ("auto", "none", *task.metrics):
-        raise UserError(
-            f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid "
-            f"are: auto, none, {', '.join(task.metrics)}."
-        )
-    return task
+    """The task of the game that ``config`` names."""
+    return TASKS[config.game.name]

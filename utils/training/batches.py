@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from adversarial.games import Batch
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.datasets import Resident, Samples, Streamed, to_images
 from utils.data.randomness import Draw, rng
 from utils.errors import UserError

@@ -9,7 +9,7 @@ from adversarial.games import Memory
 from adversarial.memory import Adaptive, Keeper, PathMean, Scheduled, ScoreAverages
 from adversarial.objectives import OBJECTIVES
 from adversarial.updates import Turn
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.training.values import augment_p_at
 
 

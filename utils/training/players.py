@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from adversarial import memory
 from adversarial.compiled import with_slope
 from adversarial.games import Memory
-from utils.config.loading import Config, OptimizerConfig, penalised_slope
+from utils.config.sections import Config, OptimizerConfig, penalised_slope
 from utils.errors import UserError
 from utils.training import average as ema
 from utils.training import checkpoint

@@ -12,7 +12,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.randomness import seed_of
 from utils.errors import UserError
 

@@ -3,7 +3,7 @@
 from adversarial.penalties import PENALTIES, Gamma
 from adversarial.schedules import burn_in, ema_decay, scheduled
 from adversarial.updates import CRITIC, GENERATOR, Weights
-from utils.config.loading import Config
+from utils.config.sections import Config
 
 
 def learning_rates_at(cfg: Config, step: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from models import dcgan
 from tests.runs import alone
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.datasets import DataSet, Modes, Resident, Streamed
 from utils.evaluation import generation as evaluation
 from utils.evaluation.classifier import sha256

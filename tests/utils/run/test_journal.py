@@ -7,7 +7,7 @@ import torch
 
 from models import mlp
 from tests.runs import alone
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.datasets import DataSet, Resident
 from utils.evaluation.generation import record
 from utils.run.folder import RunFolder

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data import datasets
 from utils.data.datasets import DataConfig, Resident, Streamed
 from utils.data.randomness import Draw
