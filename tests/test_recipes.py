@@ -151,4 +151,4 @@ def base_of(recipe: Path) -> str:
 def _defaults(own: dict) -> Config:
     names = {section: getattr(Config(), section).name for section in ("model", "game", "data")}
     names = {section: own.get(section, {}).get("name", name) for section, name in names.items()}
-    return Config(**{section: keys() for section, keys in named_sections(**names).items()})
+    return Config(**named_sections(**names))

@@ -17,6 +17,9 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 
+_SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
 @dataclass(frozen=True, eq=False)
 class OneOf:
     """Constraint of an ``Annotated[str, ...]``: one of these names, often the keys of a registry."""
@@ -52,8 +55,12 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         (hint,) = (option for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is Annotated:
         hint, *constraints = get_args(hint)
-        for constraint in constraints:
-            _check_constraint(key, value, constraint)
+    else:
+        constraints = []
+    if isinstance(value, list | dict) and hint in _SCALARS:  # OmegaConf lets a list in a list of numbers pass
+        raise UserError(f"{key} is {value} and must be {_SCALARS[hint]}.")
+    for constraint in constraints:
+        _check_constraint(key, value, constraint)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value} and must be finite.")
     if isinstance(value, list):

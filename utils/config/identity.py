@@ -66,27 +66,28 @@ def suggested_name(name: str, changed: dict[str, Any]) -> str:
 
     A value that the name has of the same key is replaced, so names do not grow with every suggestion.
     """
-    stem, suffix = re.sub(r"-new\d*$", "", name), ""
+    old = re.sub(r"-new\d*$", "", name)
+    stem, suffix = old, ""
     for key, value in list(changed.items())[:3]:
         # Of model.name the section is the telling word, of optimizer.critic_lr the key.
         word = key.removesuffix(".name").rpartition(".")[2]
         stem = re.sub(rf"-{word}-[^-]*", "", stem)
         suffix += f"-{word}-{re.sub(r'[^a-z0-9.]+', '_', str(value).lower()).strip('_')[:20]}"
-    if stem + suffix not in (name, ""):
+    if stem + suffix != old:
         return stem + suffix
     count = re.search(r"-new(\d*)$", name)
-    return f"{stem}{suffix}-new{int(count.group(1) or 1) + 1 if count else ''}"
+    return f"{old}-new{int(count.group(1) or 1) + 1 if count else ''}"
 
 
-def _defaults(key: str, owner: dict[str, Any]) -> list[Any]:
-    """The defaults of a key: of the kind of section that ``owner`` names, else of every kind that has the key."""
+def _defaults(key: str, names: dict[str, Any]) -> list[Any]:
+    """The defaults of a key: in the section that the identity ``names`` names, else in every section that has it."""
     section, _, name = key.partition(".")
     if not name:
         return [getattr(Config(), section)] if section in Config.__dataclass_fields__ else []
-    found = [(kind_name, kind()) for kind_name, kind in kinds(section)] or [("", getattr(Config(), section, None))]
-    found = [(kind_name, keys) for kind_name, keys in found if name in getattr(keys, "__dataclass_fields__", {})]
-    own = [keys for kind_name, keys in found if kind_name == owner.get(f"{section}.name")]
-    return [getattr(keys, name) for keys in own or [keys for _, keys in found]]
+    owners = [kind(name=kind_name) for kind_name, kind in kinds(section)] or [getattr(Config(), section, None)]
+    owners = [keys for keys in owners if name in getattr(keys, "__dataclass_fields__", {})]
+    own = [keys for keys in owners if getattr(keys, "name", None) == names.get(f"{section}.name")]
+    return [getattr(keys, name) for keys in own or owners]
 
 
 def _renamed(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     sources = [*files, command_line]
     try:
         names = _names_after_each(sources)
-        schema = Config(**{section: keys() for section, keys in named_sections(**names[-1]).items()})
+        schema = Config(**named_sections(**names[-1]))
         for source, before in zip(files, names, strict=False):
             _leave_out_other_kinds(source, before, names[-1], schema)
         for where, content in sources:
@@ -147,8 +147,8 @@ def _leave_out_other_kinds(source: Source, before: dict[str, str], names: dict[s
         for key, value in OmegaConf.to_container(content).get(section, {}).items():
             if key in own:
                 continue
-            owners = [kind for _, kind in kinds(section) if key in kind.__dataclass_fields__]
-            is_default = any(value == _as_read(getattr(kind(), key)) for kind in owners)
+            owners = [kind(name=name) for name, kind in kinds(section) if key in kind.__dataclass_fields__]
+            is_default = any(value == _as_read(getattr(owner, key)) for owner in owners)
             if (owners and renamed) or is_default:
                 del content[section][key]
                 left_out.append(f"{section}.{key}")

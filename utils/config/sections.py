@@ -214,7 +214,7 @@ class Config:
 
     seed: int = 0  # every random number of the run is a function of this and the step
     run: RunConfig = field(default_factory=RunConfig)
-    data: Any = field(default_factory=lambda: data_section("digits", "generation")())
+    data: Any = field(default_factory=lambda: data_section("digits", "generation")(name="digits"))
     model: Any = field(default_factory=dcgan.Config)
     game: Any = field(default_factory=GenerationConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
@@ -241,14 +241,18 @@ METRICS = {
 }
 
 
-def named_sections(model: str, game: str, data: str) -> dict[str, type]:
-    """The dataclasses of the three sections whose keys depend on their name, by section.
+def named_sections(model: str, game: str, data: str) -> dict[str, Any]:
+    """The defaults of the three sections whose keys depend on their name, by section.
 
     Raises UserError, with the nearest valid names, for an unknown name.
     """
     check_name("game.name", game, GAMES)
     check_name("model.name", model, FAMILIES)
-    return {"model": FAMILIES[model].config, "game": GAMES[game], "data": data_section(data, game)}
+    return {
+        "model": FAMILIES[model].config(name=model),
+        "game": GAMES[game](name=game),
+        "data": data_section(data, game)(name=data),
+    }
 
 
 def kinds(section: str) -> Iterator[tuple[str, type]]:
