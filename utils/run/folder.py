@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import accelerate
 import torch
-import torchvision
 
 from utils.config.sections import Config
 from utils.config.text import to_yaml
@@ -98,7 +98,7 @@ class RunFolder:
 
 
 def _provenance(path: Path) -> str:
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {version('torchvision')}"
     return (
         f"Resolved config of {path}. Resume or continue: python train.py {path}/config.yaml\n"
         f"{versions}, accelerate {accelerate.__version__}, git commit {_commit()}"

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils.errors import UserError
@@ -26,6 +25,8 @@ class Log:
     def __init__(self, folder: RunFolder, step: int):
         self.folder = folder
         _drop_after(folder, step)
+        from torch.utils.tensorboard import SummaryWriter  # half a second that only the process that writes needs
+
         self.writer = SummaryWriter(folder.tensorboard, purge_step=step + 1)
 
     def close(self) -> None:

@@ -48,12 +48,18 @@ def test_what_changes_the_numbers_identifies_the_run(key):
 @pytest.mark.parametrize(
     "key",
     [
-        "run.name", "run.dir", "run.device", "data.root", "data.workers", "data.download", "log.every", "sample.every",
+        "run.name", "run.dir", "run.device", "data.root", "data.workers", "log.every", "sample.every",
         "evaluate.every", "evaluate.samples", "checkpoint.every", "checkpoint.keep", "train.steps", "train.compile",
     ],
 )  # fmt: skip
 def test_what_is_only_about_the_machine_does_not(key):
     assert differences(identity(whole()), identity(changed(whole(), key))) == {}
+
+
+def test_where_data_come_from_does_not_identify_the_run(empty):
+    here, there = (load(empty, ["data.name=mnist", f"data.download={download}"]) for download in ("false", "true"))
+    assert here.data != there.data
+    assert differences(identity(here), identity(there)) == {}
 
 
 def test_another_family_of_networks_differs(empty):
