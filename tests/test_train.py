@@ -164,9 +164,7 @@ def test_classes_that_do_not_match_the_data(tmp_path, labels, more, words):
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
     assert run(tmp_path) == 0
     before = fingerprint(tmp_path)
-    words = (
-        r"update.rule: single_pass -> alternating.*run.name=digits-rule-alternating, which trains from the beginning"
-    )
+    words = r"update.rule: single_pass -> alternating.*run.name=digits-rule-alternating, which trains from"
     with pytest.raises(UserError, match=words):
         run(tmp_path, "update.rule=alternating")
     assert run(tmp_path, "log.every=3", "train.steps=13") == 0
