@@ -5,6 +5,8 @@
 
 import argparse
 import contextlib
+import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,10 @@ from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.passes import Strengths, Turn
 from adversarial.rules import RULES
 from utils import errors
-from utils.config import loading as config
-from utils.config.loading import Config
+from utils.config import loading, recipes
+from utils.config.identity import check_same_run, identity
+from utils.config.sections import Config
+from utils.config.text import to_yaml
 from utils.errors import UserError
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
@@ -94,7 +98,8 @@ def turns(cfg: Config, game: Game, batches: list[Round], strengths: Strengths) -
 def objective_of(cfg: Config) -> Objective | Auxiliary:
     """What the players minimise."""
     objective = OBJECTIVES[cfg.game.objective]
-    return Auxiliary(objective, cfg.game.auxiliary) if cfg.game.auxiliary else objective
+    names_class = cfg.game.name == "generation" and cfg.game.auxiliary
+    return Auxiliary(objective, cfg.game.auxiliary) if names_class else objective
 
 
 def train(cfg: Config) -> int:
@@ -159,7 +164,7 @@ def attempt(
         Recorder(cfg, task, players, log, stop.group, begin) as recorder,
     ):
         if log:
-            log.config(config.to_yaml(cfg))
+            log.config(to_yaml(cfg))
         if begin == 0 and cfg.guard.rollbacks:
             saver.save(0)  # a NaN in the first steps has something to go back to
         evaluator = Evaluator(cfg, task, data, players, log, saver, stop)
@@ -172,7 +177,7 @@ def attempt(
 def state_of(cfg: Config, task: Task, data: Any, step: int, skipped: tuple[int, ...]) -> RunState:
     """The state of a run at ``step``, as its checkpoints hold it."""
     target_samples = None if data.target is None else len(data.target)
-    return RunState(step, config.identity(cfg), skipped, task.sizes(data), len(data.train), target_samples)
+    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:
@@ -204,7 +209,7 @@ def agreed_checkpoint(
     """
     group.any(False)  # one of them may still be writing
     saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not group.same(repr(sorted(config.identity(cfg).items()))):
+    if not group.same(repr(sorted(identity(cfg).items()))):
         raise UserError("The processes were started with different configs; give the same command on every node.")
     name = "none" if saved is None else saved.path.name
     if not group.same(name):
@@ -212,11 +217,8 @@ def agreed_checkpoint(
             f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
             "file system that all nodes share."
         )
-    if saved and (different := config.differences(saved.state.config, config.identity(cfg))):
-        raise UserError(
-            f"{saved.path} is of a run with another config ({'; '.join(different)}); choose another run.name, such as "
-            f"run.name={cfg.run.name}-{cfg.update.rule}."
-        )
+    if saved:
+        check_same_run(saved.state.config, cfg, saved.path)
     return saved
 
 
@@ -232,22 +234,26 @@ def check_data(saved: Checkpoint, data: Any) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Parse ``[recipe.yaml] [key=value ...] [--print-config]`` and train."""
+    """Parse ``[recipe.yaml] [key=value ...] [--print-config | --list]`` and train."""
     parser = argparse.ArgumentParser(
         description="Train a recipe; the same command again resumes.",
         epilog="Every key and its meaning: python train.py --print-config",
     )
     parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/digits.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
+    parser.add_argument("--list", action="store_true", help="show the recipes of configs/ and exit")
     options = parser.parse_intermixed_args(arguments)
-    recipes = [word for word in options.words if not config.is_override(word)]
-    if len(recipes) > 1:
-        raise UserError(f"One recipe at a time: {' and '.join(recipes)} were given.")
-    recipe = Path(recipes[0]) if recipes else config.DEFAULT_RECIPE
-    cfg = config.load(recipe, [word for word in options.words if config.is_override(word)])
-    task_of(cfg)
+    if options.list:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(recipes.table(loading.DEFAULT_RECIPE.parent, width))
+        return 0
+    files = [word for word in options.words if not loading.is_override(word)]
+    if len(files) > 1:
+        raise UserError(f"One recipe at a time: {' and '.join(files)} were given.")
+    recipe = Path(files[0]) if files else loading.DEFAULT_RECIPE
+    cfg = loading.load(recipe, [word for word in options.words if loading.is_override(word)])
     if options.print_config:
-        print(config.to_yaml(cfg), end="")
+        print(to_yaml(cfg), end="")
         return 0
     return train(cfg)
 

@@ -112,7 +112,7 @@ def as_fake(x: Tensor, fake: Side) -> Pair:
 class GradientPenalty(SlopePenalty):
     """WGAN-GP: at random points on the lines from fakes to reals (Gulrajani et al. 2017, eq. 3)."""
 
-    summary = "γ·E(|∂s/∂x| - 1)² between reals and fakes (WGAN-GP); 10 in its paper"
+    summary = "γ·E(|∂s/∂x| - 1)² between reals and fakes (WGAN-GP); paper: 10"
     needs = "fakes"
 
     of_slope = staticmethod(one_centred)
@@ -136,7 +136,7 @@ class Dragan(SlopePenalty):
     deviation, so that samples depend on each other.
     """
 
-    summary = "γ·E(|∂s/∂x| - 1)² around reals (DRAGAN); 10 in its paper"
+    summary = "γ·E(|∂s/∂x| - 1)² around reals (DRAGAN); paper: 10"
     needs = "samples"
     noise: float = field(default=0.25, metadata={"comment": "standard deviation of the noise around reals"})
 
@@ -174,7 +174,7 @@ class LeCam(Penalty):
     The averages start at 0 with no weight; divided by ``lecam_weight`` they are averages from the first step on.
     """
 
-    summary = "γ·E(s - α)² on scores, α the other side's moving average (LeCam); 0.01 to 0.3 in its paper"
+    summary = "γ·E(s - α)², α the other side's mean score (LeCam); paper: 0.01 to 0.3"
     needs = "samples"
     acts_on = SCORES
     decay: float = field(default=0.99, metadata={"comment": "of the moving averages, per critic step"})
@@ -205,7 +205,7 @@ class Consistency(Penalty):
     Zhao et al. 2021, eq. 3 and 4, with one γ for both sides).
     """
 
-    summary = "γ·E(s(x) - s(T x))², T mirrors and shifts images (bCR); 10 in its paper"
+    summary = "γ·E(s(x) - s(T x))², T mirrors and shifts images (bCR); paper: 10"
     needs = "images"
     acts_on = SCORES
     change: ClassVar = staticmethod(diffaugment(("mirror", "translation")))
@@ -233,7 +233,7 @@ class PathLength(Penalty):
     the lengths before the step (Karras et al. 2020, StyleGAN2, eq. 4 and appendix B).
     """
 
-    summary = "γ·E(|J_w^T y| - a)² of the generator's path lengths (StyleGAN2); 2 in its paper"
+    summary = "γ·E(|J_w^T y| - a)², path lengths (StyleGAN2); paper: 2"
     acts_on = GENERATOR
     needs = "mapping"
     decay: float = field(default=0.99, metadata={"comment": "of the moving average of lengths"})

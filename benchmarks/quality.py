@@ -36,7 +36,8 @@ import train  # noqa: E402
 from adversarial.rules import RULES  # noqa: E402
 from utils import errors  # noqa: E402
 from utils.config import loading as config  # noqa: E402
-from utils.config.loading import Config  # noqa: E402
+from utils.config.identity import identity  # noqa: E402
+from utils.config.sections import Config  # noqa: E402
 from utils.data.samples import DataSet, to_images  # noqa: E402
 from utils.evaluation import coverage as covered  # noqa: E402
 from utils.evaluation.classifier import classifier  # noqa: E402
@@ -87,7 +88,7 @@ class Run:
     def key(self) -> str:
         """Tells runs apart whose settings differ, those that the recipe states included."""
         cfg = self.config
-        told = repr(sorted(config.identity(cfg).items())) + str(cfg.train.steps)
+        told = repr(sorted(identity(cfg).items())) + str(cfg.train.steps)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

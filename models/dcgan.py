@@ -7,13 +7,16 @@ product of its features with an embedding of the label (projection critic: Miyat
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 RESOLUTIONS = (8, 16, 32, 64, 128)
-NORMS = ("none", "batch", "group", "spectral")
+Norm = Literal["none", "batch", "group", "spectral"]
+NORMS = get_args(Norm)
 
 
 @dataclass
@@ -21,11 +24,11 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "dcgan"  # family of networks: a key of models.FAMILIES
-    latent_dim: int = 100  # length of the latent vector z
-    generator_width: int = 64  # generator channels at half the image size; they double with each halving
-    critic_width: int = 64  # critic channels at half the image size; they double with each halving
-    generator_norm: str = "batch"  # none, batch, group or spectral
-    critic_norm: str = "none"  # none, batch, group or spectral; batch cannot be played by update.rule=single_pass
+    latent_dim: Annotated[int, Ge(1)] = 100  # length of the latent vector z
+    generator_width: Annotated[int, Ge(1)] = 64  # generator channels at half the image size; doubled with each halving
+    critic_width: Annotated[int, Ge(1)] = 64  # critic channels at half the image size; doubled with each halving
+    generator_norm: Norm = "batch"  # none, batch, group or spectral
+    critic_norm: Norm = "none"  # none, batch, group or spectral; batch cannot be played by update.rule=single_pass
 
 
 class Generator(nn.Module):

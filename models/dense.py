@@ -1,8 +1,10 @@
 """Fully connected feature network for vectors: the shallow ones of Ganin et al. 2016, section 5.1, and deeper ones."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from models.domain import CriticConfig
@@ -15,9 +17,9 @@ class Config(CriticConfig):
     """Fields of ``model.*``."""
 
     name: str = "dense"  # family of networks: a key of models.FAMILIES
-    width: int = 50  # units in each layer of features
-    depth: int = 1  # layers of features
-    activation: str = "relu"  # relu, sigmoid or tanh
+    width: Annotated[int, Ge(1)] = 50  # units in each layer of features
+    depth: Annotated[int, Ge(1)] = 1  # layers of features
+    activation: Literal["relu", "sigmoid", "tanh"] = "relu"  # after each layer: relu, sigmoid or tanh
 
 
 class Features(nn.Module):

@@ -3,23 +3,26 @@
 import copy
 import itertools
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from adversarial.domains import Prediction
 
-NORMS = ("none", "batch", "spectral")
+CriticNorm = Literal["none", "batch", "spectral"]
+NORMS = get_args(CriticNorm)
 
 
 @dataclass
 class CriticConfig:
     """Fields of ``model.*`` that all families for domain-adversarial games share."""
 
-    critic_width: int = 128  # units in each hidden layer of a critic
-    critic_depth: int = 1  # hidden layers of a critic; 0: logistic regression on what it sees
-    critic_norm: str = "none"  # none, batch or spectral; batch cannot be played by update.rule=single_pass
+    critic_width: Annotated[int, Ge(1)] = 128  # units in each hidden layer of a critic
+    critic_depth: Annotated[int, Ge(0)] = 1  # hidden layers of a critic; 0: logistic regression on what it sees
+    critic_norm: CriticNorm = "none"  # none, batch or spectral; batch cannot be played by update.rule=single_pass
 
 
 class Recogniser(nn.Module):

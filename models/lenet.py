@@ -3,8 +3,10 @@ pooling and a layer of features (Ganin et al. 2016, figure 4a; Long et al. 2018 
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from models.domain import CriticConfig
@@ -21,10 +23,10 @@ class Config(CriticConfig):
     """Fields of ``model.*``."""
 
     name: str = "lenet"  # family of networks: a key of models.FAMILIES
-    channels: int = 20  # of the first convolution; the second has two and a half times as many
-    width: int = 500  # units in the layer of features
-    dropout: float = 0.5  # share of units dropped behind the second convolution and the layer of features
-    norm: str = "none"  # none, batch or instance: behind each convolution
+    channels: Annotated[int, Ge(1)] = 20  # of the first convolution; the second has two and a half times as many
+    width: Annotated[int, Ge(1)] = 500  # units in the layer of features
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.5  # units dropped after the second convolution and the last layer
+    norm: Literal["none", "batch", "instance"] = "none"  # none, batch or instance: after each convolution
 
 
 class Features(nn.Module):

@@ -2,8 +2,10 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -13,9 +15,9 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "mlp"  # family of networks: a key of models.FAMILIES
-    latent_dim: int = 2  # length of the latent vector z
-    width: int = 128  # units in each hidden layer
-    depth: int = 3  # hidden layers in each network
+    latent_dim: Annotated[int, Ge(1)] = 2  # length of the latent vector z
+    width: Annotated[int, Ge(1)] = 128  # units in each hidden layer
+    depth: Annotated[int, Ge(1)] = 3  # hidden layers in each network
 
 
 class Generator(nn.Module):

@@ -9,8 +9,10 @@ paper's table 9 has, with two blocks each: Stacked MNIST and CIFAR-10 [768, 768,
 import itertools
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from models.resampling import Downsample, Upsample
@@ -25,11 +27,11 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "r3gan"  # family of networks: a key of models.FAMILIES
-    latent_dim: int = 64  # length of the latent vector z, and of the label's embedding beside it
-    widths: list[int] = field(default_factory=lambda: [768] * 4)  # channels at 4, 8, 16, ... pixels, in both networks
-    blocks: int = 2  # residual blocks at each resolution
-    expansion: int = 2  # inside a block there are this many times as many channels
-    group_width: int = 16  # channels in a group of the 3x3 convolutions; 32 for ImageNet
+    latent_dim: Annotated[int, Ge(1)] = 64  # length of the latent vector z, and of the label's embedding beside it
+    widths: list[Annotated[int, Ge(1)]] = field(default_factory=lambda: [768] * 4)  # channels at 4, 8, 16, ... pixels
+    blocks: Annotated[int, Ge(1)] = 2  # residual blocks at each resolution
+    expansion: Annotated[int, Ge(1)] = 2  # inside a block there are this many times as many channels
+    group_width: Annotated[int, Ge(1)] = 16  # channels in a group of the 3x3 convolutions; 32 for ImageNet
 
 
 class Generator(nn.Module):

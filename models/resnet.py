@@ -3,14 +3,16 @@
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
-import torchvision
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from models.domain import CriticConfig
 
-NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+Network = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+NETWORKS = get_args(Network)
 
 
 @dataclass
@@ -18,11 +20,11 @@ class Config(CriticConfig):
     """Fields of ``model.*``."""
 
     name: str = "resnet"  # family of networks: a key of models.FAMILIES
-    network: str = "resnet50"  # resnet18, resnet34, resnet50, resnet101 or resnet152
+    network: Network = "resnet50"  # resnet18, resnet34, resnet50, resnet101 or resnet152
     weights: str = "none"  # none, or ImageNet's as torchvision names them (DEFAULT, IMAGENET1K_V1): a download, cached
-    width: int = 256  # units of the bottleneck, which are the features
-    critic_width: int = 1024  # units in each hidden layer of a critic
-    critic_depth: int = 2  # hidden layers of a critic; 0: logistic regression on what it sees
+    width: Annotated[int, Ge(1)] = 256  # units of the bottleneck, which are the features
+    critic_width: Annotated[int, Ge(1)] = 1024  # units in each hidden layer of a critic
+    critic_depth: Annotated[int, Ge(0)] = 2  # hidden layers of a critic; 0: logistic regression on what it sees
 
 
 class Features(nn.Module):
@@ -38,7 +40,9 @@ class Features(nn.Module):
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(f"resnet reads RGB images, not samples of shape {tuple(shape)}")
         self.config = config
-        self.network = torchvision.models.get_model(config.network)
+        from torchvision.models import get_model  # here, for it takes a second that the other families need not wait
+
+        self.network = get_model(config.network)
         stages = [self.network.layer1, self.network.layer2, self.network.layer3, self.network.layer4]
         sizes = [[m for m in stage.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features for stage in stages]
         self.network.fc = nn.Sequential(nn.Linear(sizes[-1], config.width), nn.ReLU())
@@ -51,8 +55,10 @@ class Features(nn.Module):
         """Take over the weights that a fresh run begins with; a resumed run has its own. Raises ValueError."""
         if self.config.weights == "none":
             return
+        from torchvision.models import get_model
+
         try:
-            pretrained = torchvision.models.get_model(self.config.network, weights=self.config.weights)
+            pretrained = get_model(self.config.network, weights=self.config.weights)
         except (KeyError, ValueError, OSError) as error:  # no such weights; no network
             raise ValueError(f"weights '{self.config.weights}' cannot be had ({error})") from None
         theirs = {name: value for name, value in pretrained.state_dict().items() if not name.startswith("fc.")}

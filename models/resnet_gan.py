@@ -15,9 +15,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, one_hot, relu
 from torch.nn.utils.parametrizations import spectral_norm
@@ -28,17 +29,17 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "resnet_gan"  # family of networks: a key of models.FAMILIES
-    layout: str = "sngan"  # channels and sizes of the blocks: sngan, wgan_gp or biggan
-    latent_dim: int = 128  # length of the latent vector z
-    generator_width: int = 64  # generator channels, in units of which the layout counts
-    critic_width: int = 64  # critic channels, in units of which the layout counts
-    generator_norm: str = "batch"  # none, batch or layer
-    critic_norm: str = "spectral"  # none, spectral (of all weights) or layer
+    layout: Literal["sngan", "wgan_gp", "biggan"] = "sngan"  # channels and sizes of blocks: sngan, wgan_gp or biggan
+    latent_dim: Annotated[int, Ge(1)] = 128  # length of the latent vector z
+    generator_width: Annotated[int, Ge(1)] = 64  # generator channels, in units of which the layout counts
+    critic_width: Annotated[int, Ge(1)] = 64  # critic channels, in units of which the layout counts
+    generator_norm: Literal["none", "batch", "layer"] = "batch"  # none, batch or layer
+    critic_norm: Literal["none", "spectral", "layer"] = "spectral"  # none, spectral (of all weights) or layer
     generator_spectral: bool = False  # spectral norm of all generator weights but the labels' embeddings
-    attention: list[int] = field(default_factory=list)  # sizes of feature maps, in pixels, after which both attend
+    attention: list[Annotated[int, Ge(1)]] = field(default_factory=list)  # pixels of the feature maps with attention
     hierarchical: bool = False  # every block has a part of z of its own, and the first layer sees one part only
-    shared_embedding: int = 0  # length of the one embedding of the label that all blocks read; 0: each has its own
-    initialisation: str = "xavier"  # xavier, orthogonal or normal
+    shared_embedding: Annotated[int, Ge(0)] = 0  # length of one label embedding for all blocks; 0: each has its own
+    initialisation: Literal["xavier", "orthogonal", "normal"] = "xavier"  # xavier, orthogonal or normal
 
 
 class Layout(NamedTuple):

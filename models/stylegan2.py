@@ -8,15 +8,18 @@ takes at 256 pixels. Its CIFAR-10 has ``mapping_layers: 2``, ``mixing: 0``, ``cr
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear, one_hot
 
 from models.resampling import Blur, Downsample, Upsample
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
-CRITICS = ("residual", "plain")
+CriticKind = Literal["residual", "plain"]
+CRITICS = get_args(CriticKind)
 
 
 @dataclass
@@ -24,14 +27,14 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "stylegan2"  # family of networks: a key of models.FAMILIES
-    latent_dim: int = 512  # length of the latent vector z and of the style w
-    mapping_layers: int = 8  # layers from z to w
-    label_layers: int = 8  # layers from the label to what the critic's features are projected on
-    channel_base: int = 16384  # at R pixels there are channel_base / R channels ...
-    channel_max: int = 512  # ... but at most these
-    mixing: float = 0.9  # training: share of samples whose finer layers take the style of another latent
-    critic: str = "residual"  # residual or plain: with shortcuts around the critic's blocks, or without
-    minibatch_std: int = 4  # samples in a group of the minibatch standard deviation; 1: off, as single_pass needs
+    latent_dim: Annotated[int, Ge(1)] = 512  # length of the latent vector z and of the style w
+    mapping_layers: Annotated[int, Ge(1)] = 8  # layers from z to w
+    label_layers: Annotated[int, Ge(1)] = 8  # layers from the label to what the critic's features are projected on
+    channel_base: Annotated[int, Ge(1)] = 16384  # at R pixels there are channel_base / R channels ...
+    channel_max: Annotated[int, Ge(1)] = 512  # ... but at most these
+    mixing: Annotated[float, Ge(0), Le(1)] = 0.9  # training: share of samples with another latent for finer layers
+    critic: CriticKind = "residual"  # residual or plain: the critic's blocks with shortcuts or without
+    minibatch_std: Annotated[int, Ge(1)] = 4  # group of the minibatch standard deviation; 1: off, as single_pass needs
 
 
 class Generator(nn.Module):

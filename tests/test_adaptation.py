@@ -266,13 +266,16 @@ WRONG = {
     ),
     "a recogniser for a GAN": (["game.name=generation", "data.name=ring"], ["dense", "game.name=generation", "mlp"]),
     "data of a GAN": (["data.name=ring"], ["data.name 'ring' is unknown"]),
-    "conditional": (["game.conditional=true"], ["game.conditional", "game.method=cdan"]),
+    "conditional": (
+        ["game.conditional=true"],
+        ["'game.conditional'", "game.name=generation", "game.name is adaptation"],
+    ),
     "method": (["game.method=dan"], ["'dan' is unknown; did you mean 'dann'"]),
     "adda, nothing pretrained": (["game.method=adda"], ["game.pretrained=''", "game.method=source_only"]),
     "adda, no such run": (["game.method=adda", "game.pretrained=nowhere"], ["nowhere", "no checkpoint"]),
     "pretrained for another": (["game.pretrained=runs/moons"], ["game.method=dann", "no other method uses it"]),
     "best by the oracle": ([f"checkpoint.best={ORACLE}"], ["checkpoint.best", "source accuracy", "SND"]),
-    "activation": (["model.activation=gelu"], ["model.name=dense", "'gelu' is unknown"]),
+    "activation": (["model.activation=gelu"], ["model.activation 'gelu' is unknown", "relu"]),
 }
 
 

@@ -12,6 +12,8 @@ import train
 from adversarial.rules import RULES
 from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at, stand_in
 from utils.config import loading as config
+from utils.config.identity import differences, flat, identity
+from utils.config.sections import Config, named_sections
 from utils.data import datasets, domains
 from utils.data.pairs import Domain, Pair
 from utils.data.samples import DataSet, Resident
@@ -32,7 +34,7 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
     for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
         monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     command = [*words(recipe), f"update.rule={rule}"]
-    if config.load(recipe, []).game.method == "adda":
+    if getattr(config.load(recipe, []).game, "method", None) == "adda":
         former = [
             *words(recipe),
             "game.method=source_only",
@@ -116,8 +118,8 @@ def test_recipe_is_short_and_says_what_to_expect(recipe):
 
     own = OmegaConf.to_container(OmegaConf.load(recipe))
     base = own.pop("base", None)
-    given = config._flat(config.load(recipe, []))
-    before = config._flat(config.load(recipe.parent / base, []) if base else _defaults(own))
+    given = flat(config.load(recipe, []))
+    before = flat(config.load(recipe.parent / base, []) if base else _defaults(own))
     keys = [f"{section}.{key}" for section, values in own.items() for key in values]
     assert [key for key in keys if given[key] == before.get(key) and not key.endswith(".name")] == []
     repeated = [key for key in keys if isinstance(before.get(key), dict) and same_items(own, before, key)]
@@ -133,8 +135,8 @@ def same_items(own: dict, before: dict, key: str) -> bool:
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if "base" in OmegaConf.load(path)], ids=lambda p: p.stem)
 def test_recipe_differs_from_its_base_by_more_than_noise(recipe):
     """By what is played, on what, how, or by whom: not by lengths of runs and intervals alone."""
-    given, before = (config.identity(config.load(path, [])) for path in (recipe, recipe.parent / base_of(recipe)))
-    different = {line.split(".")[0] for line in config.differences(before, given)}
+    given, before = (identity(config.load(path, [])) for path in (recipe, recipe.parent / base_of(recipe)))
+    different = {line.split(".")[0] for line in differences(before, given)}
     assert different & {"data", "model", "game", "update", "penalty", "augment"}
 
 
@@ -152,6 +154,7 @@ def base_of(recipe: Path) -> str:
     return OmegaConf.load(recipe).base
 
 
-def _defaults(own: dict) -> config.Config:
-    family = config.FAMILIES[own.get("model", {}).get("name", "dcgan")]
-    return config.Config(model=family.config())
+def _defaults(own: dict) -> Config:
+    names = {section: getattr(Config(), section).name for section in ("model", "game", "data")}
+    names = {section: own.get(section, {}).get("name", name) for section, name in names.items()}
+    return Config(**named_sections(**names))

@@ -119,7 +119,7 @@ WRONG_ELSEWHERE = {
         ["penalty.clip=0.01", "model.critic_norm=spectral"],
         ["penalty.clip=0", "critic_norm"],
     ),
-    "packed domains": ("moons", ["game.pack=2"], ["game.pack=2", "game.name=generation"]),
+    "packed domains": ("moons", ["game.pack=2"], ["'game.pack'", "game.name=generation", "game.name is adaptation"]),
     "LeCam on domains": ("moons", ["penalty.lecam=1"], ["penalty.lecam=1.0", "game.name=generation"]),
     "augmented domains": ("moons", ["augment.name=diffaugment"], ["game.name=generation", "augment.name=none"]),
 }
@@ -166,7 +166,8 @@ def test_classes_that_do_not_match_the_data(tmp_path, labels, more, words):
 def test_another_config_in_the_same_folder_is_refused(tmp_path):
     assert run(tmp_path) == 0
     before = fingerprint(tmp_path)
-    with pytest.raises(UserError, match=r"update.rule: single_pass -> alternating.*run.name=digits-alternating"):
+    words = r"update.rule: single_pass -> alternating.*run.name=digits-rule-alternating, which trains from"
+    with pytest.raises(UserError, match=words):
         run(tmp_path, "update.rule=alternating")
     assert run(tmp_path, "log.every=3", "train.steps=13") == 0
     assert fingerprint(tmp_path, step=12) == before

@@ -1,4 +1,4 @@
-"""Mistakes that the user can mend: one sentence each, printed without a stack trace."""
+"""Mistakes that the user can correct: one sentence each, printed without a stack trace."""
 
 import difflib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do, in a sentence."""
+    """One sentence: what is wrong, where, and what to do."""
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
@@ -25,29 +25,26 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def warn(sentence: str) -> None:
-    """Tell on stderr, so that what a script prints stays its result."""
+    """Print a warning to stderr, which keeps stdout for the script's result."""
     print(f"warning: {sentence}", file=sys.stderr)
 
 
 def run(main: Callable[[list[str]], int]) -> None:
     """Call a script's ``main`` and exit with its code.
 
-    What the user can mend becomes a sentence on stderr and code 2: a UserError, or a file that cannot be read or
-    written. Ctrl-C before training gives 130.
+    A UserError, or a file that cannot be read or written, becomes a sentence on stderr and code 2. Ctrl-C before
+    training gives 130.
     """
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        sys.exit(_told(str(error)))
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
         sys.exit(1)
     except OSError as error:
-        sys.exit(_told(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."))
+        print(f"error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _told(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return 2

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from models import dense, lenet, resnet
@@ -240,13 +241,13 @@ def test_what_a_network_does_not_support_is_refused(case):
 
 def test_imagenets_weights_are_taken_over_by_a_fresh_run_alone(monkeypatch):
     """Building asks for none, as a resumed run has its own; ``start`` hands the name to torchvision as it is."""
-    asked, original = [], resnet.torchvision.models.get_model
+    asked, original = [], torchvision.models.get_model
 
     def get_model(name, weights=None):
         asked.append(weights)
         return original(name)
 
-    monkeypatch.setattr(resnet.torchvision.models, "get_model", get_model)
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
     for weights in ("none", "IMAGENET1K_V1"):
         features = resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
         before = features.network.conv1.weight.clone()

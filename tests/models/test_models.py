@@ -1,11 +1,12 @@
 """Networks: shapes, initialisation, parameter counts, errors."""
 
 import copy
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 
-from models import FAMILIES, auxiliary, dcgan, mlp
+from models import FAMILIES, auxiliary, dcgan, dense, domain, lenet, mlp, resnet, resnet_gan, stylegan2
 from tests.models.image_pairs import away_from_zero
 
 
@@ -121,3 +122,20 @@ def test_auxiliary_critic_reads_the_class_from_the_features():
 def test_auxiliary_head_needs_features():
     with pytest.raises(ValueError, match="no features"):
         auxiliary.Critic(mlp.Critic(mlp.Config(), (2,), 0), (2,), 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "offered"),
+    [
+        (dcgan.Config, "generator_norm", dcgan.NORMS), (dcgan.Config, "critic_norm", dcgan.NORMS),
+        (resnet_gan.Config, "layout", resnet_gan.LAYOUTS), (resnet_gan.Config, "generator_norm", resnet_gan.NORMS),
+        (resnet_gan.Config, "critic_norm", resnet_gan.CRITIC_NORMS),
+        (resnet_gan.Config, "initialisation", resnet_gan.INITIALISATIONS),
+        (stylegan2.Config, "critic", stylegan2.CRITICS), (dense.Config, "activation", dense.ACTIVATIONS),
+        (dense.Config, "critic_norm", domain.NORMS), (lenet.Config, "norm", lenet.NORMS),
+        (resnet.Config, "network", resnet.NETWORKS),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)  # fmt: skip
+def test_the_choices_of_a_field_are_what_its_network_offers(config, name, offered):
+    assert get_args(get_type_hints(config)[name]) == tuple(offered)

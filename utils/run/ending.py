@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from utils.config.loading import Config, schedules
+from utils.config.sections import Config, schedules
 from utils.evaluation import generation as evaluation
 from utils.run.evaluator import Evaluator
 from utils.run.folder import RunFolder

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import pictures
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.evaluation import generation as evaluation
 from utils.run.log import Log, records
 from utils.run.saver import Saver

@@ -13,7 +13,8 @@ from pathlib import Path
 import accelerate
 import torch
 
-from utils.config.loading import Config, to_yaml
+from utils.config.sections import Config
+from utils.config.text import to_yaml
 from utils.errors import UserError
 
 

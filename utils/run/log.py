@@ -26,6 +26,7 @@ class Log:
 
         self.folder = folder
         _drop_after(folder, step)
+
         self.writer = SummaryWriter(folder.tensorboard, purge_step=step + 1)
 
     def __enter__(self) -> "Log":

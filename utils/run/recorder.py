@@ -9,7 +9,7 @@ from itertools import count
 from tqdm import tqdm
 
 from adversarial.passes import Turn
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.errors import UserError
 from utils.run.log import Log, records
 from utils.run.meter import Meter, gradient_norm

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.log import records, say

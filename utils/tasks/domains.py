@@ -3,7 +3,6 @@
 import copy
 from argparse import Namespace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,14 @@ from adversarial.domains import METHODS, Prediction
 from models import FAMILIES
 from models.domain import Critics, Recogniser, SplitRecogniser
 from utils import errors, pictures
-from utils.config.loading import Config, identity
-from utils.data.domains import DOMAINS, Domains
+from utils.config.identity import identity
+from utils.config.sections import Config
+from utils.data.domains import Domains
 from utils.data.randomness import seeded
 from utils.data.samples import Samples
-from utils.errors import UserError, check_name
+from utils.errors import UserError
 from utils.evaluation.predictions import predict, prepared_batches, subset
-from utils.tasks.checks import check_family, check_penalties, check_rule
+from utils.tasks.checks import check_rule
 from utils.tasks.task import Pictures
 from utils.training import checkpoint
 from utils.training.players import Players
@@ -38,21 +38,6 @@ class DomainTask:
     critic_dominates_hint = (
         "Try a lower optimizer.critic_lr, a larger update.coefficient, or game.objective=non_saturating."
     )
-    methods: ClassVar[tuple[str, ...]]  # values of game.method
-    offered: ClassVar[tuple[str, ...]]  # what penalties may need (``checks.NEEDS``)
-
-    def check(self, config: Config) -> None:
-        check_name("data.name", config.data.name, DOMAINS)
-        check_name("game.method", config.game.method, self.methods)
-        check_family(config, "features")
-        check_penalties(config, self.offered, f"game.name={config.game.name}")
-        if config.augment.name != "none":
-            raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
-        if bool(config.game.pretrained) != METHODS[config.game.method].split:
-            raise UserError(
-                f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
-                "the folder of a finished run with game.method=source_only there, and no other method uses it."
-            )
 
     def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         shape, classes = sizes.shape, sizes.classes
@@ -68,7 +53,7 @@ class DomainTask:
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """ADDA starts from a network trained on the source, others may start from published weights (ImageNet's)."""
-        if config.game.pretrained:
+        if METHODS[config.game.method].split:
             generator.start_from(self.source_recogniser(config))
         elif hasattr(generator.features, "start"):
             try:

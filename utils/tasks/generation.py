@@ -16,17 +16,17 @@ from adversarial.games import Game, GenerationGame, Side
 from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
-from utils.config.loading import Config, penalised_slope
+from utils.config.checks import check_penalties
+from utils.config.sections import METRICS, Config, penalised_slope
 from utils.data import datasets
-from utils.data.datasets import DATASETS
 from utils.data.randomness import seeded
 from utils.data.samples import DataSet
-from utils.errors import UserError, check_name
+from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
 from utils.evaluation.records import Record
 from utils.evaluation.sampling import every_class, latents, sample
-from utils.tasks.checks import check_family, check_penalties, check_rule, judges_in_one_call
+from utils.tasks.checks import check_rule, judges_in_one_call
 from utils.tasks.task import Pictures
 from utils.training.players import Players, wrapped
 from utils.training.state import RunState, Sizes
@@ -42,13 +42,9 @@ class Generation:
         "D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score",
     }  # fmt: skip
     picture_tag = "samples"
-    metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
+    metrics = METRICS["generation"]
     best_metric = ""
     critic_dominates_hint = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
-
-    def check(self, config: Config) -> None:
-        check_name("data.name", config.data.name, DATASETS)
-        check_family(config, "generator")
 
     def load(self, config: Config) -> DataSet:
         data = datasets.load(config.data, config.seed)
@@ -215,6 +211,7 @@ def _check_compiled(
             f"{what}{config.model.name}: its scores depend on the whole batch, as with BatchNorm; use "
             "train.compile=false or a critic without batch statistics."
         )
+
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     try:
         with accelerator.no_sync(critic):

@@ -11,7 +11,7 @@ from adversarial.domains import METHODS, InvarianceGame
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from utils import pictures
-from utils.config.loading import Config
+from utils.config.sections import METRICS, Config
 from utils.data import domains
 from utils.data.domains import Domains
 from utils.errors import UserError
@@ -30,18 +30,8 @@ class Invariance(DomainTask):
 
     side_names = ("attribute", "none")
     progress_statistics: ClassVar = {"D": "critic_loss", "task": "task_loss", "right": "source_accuracy"}
-    metrics = ("source accuracy",)
+    metrics = METRICS["invariance"]
     best_metric = "source accuracy"
-    methods = ("dann", "layers", "mada", "source_only")
-    offered = ()
-
-    def check(self, config: Config) -> None:
-        super().check(config)
-        if OBJECTIVES[config.game.objective].pairs:
-            raise UserError(
-                f"game.objective={config.game.objective} compares reals with fakes, and game.name=invariance has no "
-                "fakes; choose minimax or non_saturating."
-            )
 
     def load(self, config: Config) -> Domains:
         data = domains.load(config.data, config.seed)

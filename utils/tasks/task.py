@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adversarial.games import Game
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.evaluation.records import Record
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
@@ -25,10 +25,6 @@ class Task(Protocol):
     metrics: tuple[str, ...]  # metrics that may choose the best model
     best_metric: str  # the one that does so unless the config names another; "" for none
     critic_dominates_hint: str  # a sentence: what to try where the critic dominates
-
-    def check(self, config: Config) -> None:
-        """Raise UserError for settings that do not fit the task."""
-        ...
 
     def load(self, config: Config) -> Any:
         """The data. It has ``train`` and ``target`` samples (``target`` may be None), ``shape``, ``classes``, ``name``.

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from adversarial.draws import Draw
 from adversarial.games import Batch
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.fitting import Images
 from utils.data.order import indices_at
 from utils.data.samples import Resident, Samples, Streamed, to_images

@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from utils.config.loading import OptimizerConfig
+from adversarial.optimizers import OPTIMIZERS
+from utils.config.sections import OptimizerConfig
 
 
 def build(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Adam or SGD, fused, over the parameters of ``network`` that learn."""
+    """The optimiser that ``config`` names, over the parameters of ``network`` that learn."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if config.name == "sgd":
-        return torch.optim.SGD(parameters, lr, config.momentum, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.Adam(parameters, lr, tuple(config.betas), config.eps, config.weight_decay, fused=True)
+    return OPTIMIZERS[config.name](parameters, lr, config)
 
 
 def tensors_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
@@ -24,15 +23,18 @@ def tensors_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str
     }
 
 
-def required_after_a_step(optimizer: torch.optim.Optimizer, network: nn.Module) -> set[str]:
-    """Names that ``tensors_of`` has at least, once the optimiser has stepped: one for every parameter that learns."""
+def missing_after_a_step(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> set[str]:
+    """What ``tensors`` lack of what ``tensors_of`` gives once the optimiser has stepped.
+
+    What an optimiser keeps it keeps for every parameter that learns; of Adam and of SGD with momentum we know what.
+    """
+    kinds = {key.partition("/")[0] for key in tensors}
     if isinstance(optimizer, torch.optim.Adam):
-        kind = "exp_avg"
-    elif optimizer.defaults["momentum"]:
-        kind = "momentum_buffer"
-    else:
-        return set()
-    return {f"{kind}/{name}" for name, parameter in network.named_parameters() if parameter.requires_grad}
+        kinds.add("exp_avg")
+    elif optimizer.defaults.get("momentum"):
+        kinds.add("momentum_buffer")
+    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    return {f"{kind}/{name}" for kind in kinds for name in learning} - tensors.keys()
 
 
 def restore(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> None:

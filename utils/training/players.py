@@ -17,7 +17,7 @@ from adversarial.compiled import with_slope
 from adversarial.games import Stateful
 from adversarial.passes import Turn
 from adversarial.penalties import Penalty
-from utils.config.loading import Config, penalised_slope
+from utils.config.sections import Config, penalised_slope
 from utils.errors import UserError
 from utils.training import average, checkpoint, optimizers
 from utils.training.checkpoint import Checkpoint, Tensors
@@ -100,8 +100,8 @@ class Players:
         # Optimisers that have never stepped, because every step so far was skipped, have no tensors yet.
         stepped = saved.state.step > len(saved.state.skipped)
         for name, optimizer in self.optimizers.items():
-            required = optimizers.required_after_a_step(optimizer, self._networks()[name]) if stepped else set()
-            if not required <= saved.tensors.get(f"{name}_optimizer", {}).keys():
+            tensors = saved.tensors.get(f"{name}_optimizer", {})
+            if stepped and optimizers.missing_after_a_step(optimizer, self._networks()[name], tensors):
                 raise UserError(
                     f"{saved.path}/{name}_optimizer.safetensors does not hold the moments of all the {name}'s "
                     "parameters; continue from another checkpoint, or choose another run.name."

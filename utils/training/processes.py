@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
 from adversarial.draws import seed_of
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.errors import UserError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

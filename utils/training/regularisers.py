@@ -8,7 +8,7 @@ from adversarial.games import Stateful
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import PENALTIES, Penalty
 from adversarial.probability import Adaptive, Scheduled
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.training.values import augment_p_at
 
 

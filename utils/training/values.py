@@ -3,7 +3,7 @@
 from adversarial.passes import Strengths
 from adversarial.penalties import CRITIC, GENERATOR, Penalty
 from adversarial.schedules import burn_in, ema_decay, scheduled
-from utils.config.loading import Config
+from utils.config.sections import Config
 
 
 def learning_rates_at(cfg: Config, step: int) -> dict[str, float]:

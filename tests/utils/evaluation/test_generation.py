@@ -9,7 +9,7 @@ from torch import nn
 
 from models import dcgan
 from tests.runs import alone
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.samples import DataSet, Modes, Resident, Streamed
 from utils.evaluation import classifier
 from utils.evaluation import generation as evaluation

@@ -9,7 +9,7 @@ import torch
 
 from models import mlp
 from tests.runs import alone
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data.samples import DataSet, Resident
 from utils.evaluation.records import record
 from utils.run.evaluator import Evaluator

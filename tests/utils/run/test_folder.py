@@ -9,7 +9,8 @@ import accelerate
 import pytest
 import torch
 
-from utils.config.loading import Config, load_run
+from utils.config.loading import load_run
+from utils.config.sections import Config
 from utils.errors import UserError
 from utils.run import folder as run
 from utils.run.folder import RunFolder

@@ -4,31 +4,31 @@ import pytest
 
 from adversarial.penalties import PENALTIES
 from tests.runs import ROOT
-from utils.config import loading as config
+from utils.config import loading
+from utils.config.checks import NEEDS, check_penalties
+from utils.config.sections import Config
 from utils.errors import UserError
-from utils.tasks.checks import NEEDS, check_penalties, judges_in_one_call
+from utils.tasks.checks import judges_in_one_call
 from utils.tasks.generation import Generation
-from utils.tasks.registry import task_of
+from utils.training.state import Sizes
 
 OFFERED = {"adaptation": {"", "fakes"}, "invariance": {""}}
 
 
-def load(recipe: str, *overrides: str) -> config.Config:
-    return config.load(ROOT / f"configs/{recipe}.yaml", list(overrides))
+def load(recipe: str, *overrides: str) -> Config:
+    return loading.load(ROOT / f"configs/{recipe}.yaml", list(overrides))
 
 
-@pytest.mark.parametrize("overrides", [["game.method=cdan"], ["game.pretrained=runs/source"]])
-def test_a_gan_has_no_method_of_domains(overrides):
-    with pytest.raises(UserError, match=r"are for games of domains: choose game\.name=adaptation"):
-        task_of(load("digits", *overrides))
+@pytest.mark.parametrize("key", ["method=cdan", "pretrained=runs/source", "margin=2"])
+def test_a_gan_has_no_keys_of_domains(key):
+    with pytest.raises(UserError, match=r"is a key of game\.name=adaptation.*, and game\.name is generation"):
+        load("digits", f"game.{key}")
 
 
-@pytest.mark.parametrize(("key", "value"), [("conditional", True), ("auxiliary", 1.0), ("pack", 2)])
-def test_games_of_domains_have_no_keys_of_a_gan(key, value):
-    cfg = load("moons")
-    setattr(cfg.game, key, value)  # game.auxiliary would ask for game.conditional as it is loaded
-    with pytest.raises(UserError, match=rf"game\.{key}.* is for game\.name=generation"):
-        task_of(cfg)
+@pytest.mark.parametrize("key", ["conditional=true", "auxiliary=1", "pack=2"])
+def test_games_of_domains_have_no_keys_of_a_gan(key):
+    with pytest.raises(UserError, match=r"is a key of game\.name=generation, and game\.name is adaptation"):
+        load("moons", f"game.{key}")
 
 
 def test_every_need_of_a_penalty_has_words():
@@ -39,12 +39,12 @@ def test_every_need_of_a_penalty_has_words():
 @pytest.mark.parametrize("game", OFFERED)
 def test_games_of_domains_take_the_penalties_that_need_no_more_than_they_offer(game, name):
     off = [f"penalty.{other}=0" for other in PENALTIES]
-    cfg = load("moons", f"game.name={game}", "game.objective=minimax", *off, f"penalty.{name}=2")
+    keys = [f"game.name={game}", "game.objective=minimax", *off, f"penalty.{name}=2"]
     if PENALTIES[name].needs in OFFERED[game]:
-        task_of(cfg)
+        load("moons", *keys)
         return
     with pytest.raises(UserError) as caught:
-        task_of(cfg)
+        load("moons", *keys)
     for part in (f"penalty.{name}=2.0 needs ", NEEDS[PENALTIES[name].needs], f"game.name={game}", "has none"):
         assert part in str(caught.value)
     assert str(caught.value).endswith(f"use penalty.{name}=0.")
@@ -67,7 +67,7 @@ GENERATORS = {
 def test_generation_takes_the_penalties_that_its_data_and_networks_allow(case, name):
     recipe, overrides, shape, refused = GENERATORS[case]
     cfg = load(recipe, *overrides, f"penalty.{name}=2")
-    sizes = {"shape": shape, "classes": 0}
+    sizes = Sizes(shape, 0)
     if name not in refused:
         Generation().networks(cfg, sizes)
         return

@@ -6,15 +6,23 @@ from adversarial.domains import METHODS
 from models.domain import SplitRecogniser
 from tests.runs import ROOT
 from utils.config import loading as config
+from utils.config.sections import INVARIANCE_METHODS
 from utils.errors import UserError
 from utils.tasks.adaptation import Adaptation
 from utils.tasks.invariance import Invariance
+from utils.training.state import Sizes
+
+
+def pretrained(method: str) -> list[str]:
+    return ["game.pretrained=runs/source"] if METHODS[method].split else []
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_critic_for_each_of_its_inputs(method):
-    cfg = config.load(ROOT / "configs/moons.yaml", [f"game.method={method}", "model.depth=2", "model.width=5"])
-    generator, critic = Adaptation().networks(cfg, {"shape": (2,), "classes": 3, "outputs": 1})
+    cfg = config.load(
+        ROOT / "configs/moons.yaml", [f"game.method={method}", *pretrained(method), "model.depth=2", "model.width=5"]
+    )
+    generator, critic = Adaptation().networks(cfg, Sizes((2,), 3))
     assert len(critic.critics) == {"layers": 2, "mada": 3}.get(method, 1)
     assert isinstance(generator, SplitRecogniser) == (method == "adda")
     assert critic.outputs == (3 if method == "mdd" else 1), "MDD's critic is a second head over the classes"
@@ -22,10 +30,10 @@ def test_every_method_has_a_critic_for_each_of_its_inputs(method):
     assert critic.critics[-1][0].in_features == width
 
 
-@pytest.mark.parametrize("method", Invariance.methods)
+@pytest.mark.parametrize("method", INVARIANCE_METHODS)
 def test_critics_of_an_attribute_have_an_output_for_each(method):
     cfg = config.load(ROOT / "configs/moons.yaml", ["game.name=invariance", f"game.method={method}"])
-    _, critic = Invariance().networks(cfg, {"shape": (2,), "classes": 3, "outputs": 4})
+    _, critic = Invariance().networks(cfg, Sizes((2,), 3, outputs=4))
     assert critic.outputs == 4
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from adversarial.draws import Draw
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.data import datasets
 from utils.data.image_files import ImageFiles
 from utils.data.order import indices_at

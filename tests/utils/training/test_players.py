@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import dcgan, mlp
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.errors import UserError
 from utils.tasks.generation import Generation
 from utils.training import checkpoint

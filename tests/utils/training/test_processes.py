@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 
-from utils.config.loading import Config
+from utils.config.sections import Config
 from utils.errors import UserError
 from utils.training import processes
 
