@@ -106,15 +106,12 @@ def random_images(data: Any, seed: int) -> DataSet:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_is_short_and_says_what_to_expect(recipe):
-    """The header names source, expected result, time, and whether we came to it; every key differs from the base or the
-    default.
-    """
-    text = recipe.read_text()
-    header = [line for line in text.splitlines() if line.startswith("#")]
-    assert any(line.startswith("# Source:") for line in header)
-    assert any(line.startswith("# Expected:") for line in header)
-    assert any(line.startswith("# Time:") for line in header)
-    assert any(re.match(r"# Reproduced: (yes.*\d|yes, where|not yet)", line) for line in header)
+    """The header is complete, and every key differs from the base or the default."""
+    entries = header(recipe)
+    assert [word for word, _ in entries if word != "First"] == ["What", "Source", "Expected", "Time", "Reproduced"]
+    assert all(len(text) >= 3 for _, text in entries)
+    assert re.fullmatch(r"[A-Z].{10,70}[^.?!:]", dict(entries)["What"])  # a noun phrase, as --list shows it
+    assert status(recipe) in STATUSES
 
     own = OmegaConf.to_container(OmegaConf.load(recipe))
     base = own.pop("base", None)
@@ -140,14 +137,48 @@ def test_recipe_differs_from_its_base_by_more_than_noise(recipe):
     assert different & {"data", "model", "game", "update", "penalty", "augment"}
 
 
-def test_the_recipe_book_lists_every_recipe():
-    """Names that begin with an underscore stand for the first name of their row with another end."""
-    book = (ROOT / "README.md").read_text().partition("## The recipe book")[2].partition("\n## ")[0]
-    listed = set()
-    for row in re.findall(r"^\| (`.*?) \|", book, re.MULTILINE):
-        first, *others = re.findall(r"`(\w+)`", row)
-        listed |= {first} | {first.rpartition("_")[0] + name if name.startswith("_") else name for name in others}
-    assert listed == {recipe.stem for recipe in RECIPES}
+@pytest.mark.parametrize(
+    "text",
+    ["yes.", "yes: 82.1 %.", "not yet", "not yet: 3.", "ours, stable.", "ours, stable: good (seed 0).",
+     "ours, stable: 8.0.", "published: 8.0 (seed 0).", "published, matched: as the paper (seeds 0 to 2)."],
+)  # fmt: skip
+def test_loose_words_are_no_status(text):
+    assert re.fullmatch(REPRODUCED, text) is None
+
+
+def test_the_readme_lists_every_recipe_with_its_status():
+    section = (ROOT / "README.md").read_text().partition("## Recipes\n")[2].partition("\n## ")[0]
+    listed = []
+    for row in re.findall(r"^\| `.*\|$", section, re.MULTILINE):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        listed += [(name, cells[-1]) for name in re.findall(r"`(\w+)`", cells[0])]
+    assert sorted(listed) == sorted((recipe.stem, status(recipe)) for recipe in RECIPES)
+
+
+STATUSES = ("published, matched", "ours, stable", "not yet")
+# A figure and the seeds that it is of, or nothing.
+REPRODUCED = r"(published, matched|ours, stable): (?=[^(]*\d)[^(]+\(.*\bseeds? \d.*\)\.|(not yet)\."
+
+
+def header(recipe: Path) -> list[tuple[str, str]]:
+    """The entries of a recipe's leading comment as (word, text), the first one called What."""
+    entries = [("What", "")]
+    for line in recipe.read_text().splitlines():
+        if not line.startswith("# "):
+            break
+        start = re.match(r"# ([A-Z][a-z]+): (.*)", line)
+        if start and len(entries[0][1]) > 0:
+            entries.append(start.groups())
+        else:
+            word, text = entries[-1]
+            entries[-1] = word, f"{text} {line[1:].strip()}".strip()
+    return entries
+
+
+def status(recipe: Path) -> str | None:
+    """What a header says of its figure: one of STATUSES, None where it uses other words."""
+    found = re.fullmatch(REPRODUCED, dict(header(recipe))["Reproduced"])
+    return found and (found[1] or found[2])
 
 
 def base_of(recipe: Path) -> str:
