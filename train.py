@@ -98,8 +98,8 @@ def turns(cfg: Config, game: Game, batches: list[Round], strengths: Strengths) -
 def objective_of(cfg: Config) -> Objective | Auxiliary:
     """What the players minimise."""
     objective = OBJECTIVES[cfg.game.objective]
-    names_class = cfg.game.name == "generation" and cfg.game.auxiliary
-    return Auxiliary(objective, cfg.game.auxiliary) if names_class else objective
+    weight = getattr(cfg.game, "auxiliary", 0)  # games of domains have no such key
+    return Auxiliary(objective, weight) if weight else objective
 
 
 def train(cfg: Config) -> int:

@@ -16,9 +16,8 @@ def single_pass(G, D, real, z, critic_loss, generator_loss):
     s_real, s_fake = (s.requires_grad_() for s in scores.detach().split([len(real), len(fake)]))
     c_real, c_fake = torch.autograd.grad(critic_loss(s_real, s_fake), [s_real, s_fake])  # c = ∂L_D/∂s
     (g,) = torch.autograd.grad(generator_loss(s_fake), s_fake)  # g = ∂L_G/∂s
-    c_fake = torch.where(
-        c_fake.abs() < 2**-40, torch.copysign(torch.tensor(2**-40), c_fake), c_fake
-    )  # so that g/c exists
+    floor = torch.tensor(2.0**-40, dtype=c_fake.dtype)
+    c_fake = torch.where(c_fake.abs() < floor, floor.copysign(c_fake), c_fake)  # so that g/c exists
 
     scores.backward(torch.cat([c_real, c_fake]))  # one backward: D's gradients, and c_i ∂s_i/∂x_i at the cut
     ratio = (g / c_fake).reshape(-1, *[1] * (fake.ndim - 1))

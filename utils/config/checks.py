@@ -12,7 +12,14 @@ from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import PENALTIES
 from models import FAMILIES
 from utils.config import fields
-from utils.config.sections import METRICS, Config, penalised_slope, schedules
+from utils.config.sections import (
+    AdaptationConfig,
+    Config,
+    GenerationConfig,
+    InvarianceConfig,
+    penalised_slope,
+    schedules,
+)
 from utils.errors import UserError
 
 # What a penalty may need of a game (``adversarial.penalties.Penalty.needs``), in words.
@@ -39,9 +46,10 @@ def check(config: Config) -> None:
     _check_reused_fakes(config)
     _check_augment(config)
     _check_model(config)
-    if config.game.name == "generation":
+    check_penalties(config, config.game.offers, f"game.name={config.game.name}")
+    if isinstance(config.game, GenerationConfig):
         _check_generation(config)
-    else:
+    if isinstance(config.game, AdaptationConfig | InvarianceConfig):
         _check_domains(config)
     _check_compile(config)
     _check_best(config)
@@ -96,10 +104,7 @@ def _check_augment(config: Config) -> None:
 
 def _check_model(config: Config) -> None:
     """Raise UserError if the family of networks does not play the game."""
-    if config.game.name == "generation":
-        families = [name for name, family in FAMILIES.items() if family.generator is not None]
-    else:
-        families = [name for name, family in FAMILIES.items() if family.features is not None]
+    families = [name for name, family in FAMILIES.items() if getattr(family, config.game.networks) is not None]
     if config.model.name not in families:
         raise UserError(
             f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
@@ -126,14 +131,12 @@ def _check_domains(config: Config) -> None:
     """Raise UserError for settings that games of domains have no use for, or that do not fit their method."""
     if config.augment.name != "none":
         raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
-    offered = {"fakes"} if config.game.name == "adaptation" else set()
-    check_penalties(config, offered, f"game.name={config.game.name}")
-    if config.game.name == "adaptation" and bool(config.game.pretrained) != METHODS[config.game.method].split:
+    if isinstance(config.game, AdaptationConfig) and bool(config.game.pretrained) != METHODS[config.game.method].split:
         raise UserError(
             f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
             "the folder of a finished run with game.method=source_only there, and no other method uses it."
         )
-    if config.game.name == "invariance" and OBJECTIVES[config.game.objective].pairs:
+    if isinstance(config.game, InvarianceConfig) and OBJECTIVES[config.game.objective].pairs:
         raise UserError(
             f"game.objective={config.game.objective} compares reals with fakes, and game.name=invariance has no "
             "fakes; choose minimax or non_saturating."
@@ -156,7 +159,7 @@ def check_penalties(config: Config, offered: Collection[str], where: str) -> Non
 
 def _check_compile(config: Config) -> None:
     penalised = penalised_slope(config)
-    one_score = config.game.name == "generation" and not config.game.auxiliary
+    one_score = isinstance(config.game, GenerationConfig) and not config.game.auxiliary
     if config.train.compile and penalised and not one_score:
         raise UserError(
             f"train.compile cannot serve penalty.{penalised} in this game: the compiler has no double backward, and "
@@ -165,7 +168,7 @@ def _check_compile(config: Config) -> None:
 
 
 def _check_best(config: Config) -> None:
-    metrics = METRICS[config.game.name]
+    metrics = config.game.metrics
     if config.checkpoint.best not in ("auto", "none", *metrics):
         raise UserError(
             f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid "

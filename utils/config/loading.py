@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adversarial.domains import METHODS
 from utils.config import checks, fields
-from utils.config.sections import Config, kinds, named_sections
+from utils.config.sections import AdaptationConfig, Config, InvarianceConfig, kinds, named_sections
 from utils.errors import UserError, check_name, nearest, warn
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
@@ -44,7 +44,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         raise UserError(_cannot_be_read(recipe, error)) from None
     config.run.name = config.run.name or recipe.stem
     checks.check(config)
-    if config.game.name != "generation" and METHODS[config.game.method].baseline:
+    if isinstance(config.game, AdaptationConfig | InvarianceConfig) and METHODS[config.game.method].baseline:
         config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     return config
 

@@ -6,7 +6,7 @@ The trailing comment is the key's documentation: ``--print-config`` and the ``co
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
@@ -19,7 +19,9 @@ from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
 from models import FAMILIES, dcgan
 from utils.config.fields import NonNegativeFloat, NonNegativeInt, OneOf, PositiveInt, Share
-from utils.data.sections import REGISTRIES, data_section
+from utils.data.datasets import DATASETS
+from utils.data.domains import DOMAINS
+from utils.data.sections import data_section
 from utils.errors import check_name
 
 Objective = Annotated[str, OneOf(OBJECTIVES)]
@@ -47,9 +49,23 @@ class RunConfig:
     threads: NonNegativeInt = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow on a shared machine)
 
 
+class GameConfig:
+    """What every kind of game says besides its keys."""
+
+    datasets: ClassVar[dict]  # the registry of what it trains on
+    networks: ClassVar[str]  # which networks a model family must have: "generator" or "features"
+    offers: ClassVar[tuple[str, ...]]  # what it has that a penalty may need (``Penalty.needs``)
+    metrics: ClassVar[tuple[str, ...]]  # by which checkpoint.best may choose: none looks at a target label
+
+
 @dataclass
-class GenerationConfig:
+class GenerationConfig(GameConfig):
     """Fields of ``game.*`` for a GAN."""
+
+    datasets = DATASETS
+    networks = "generator"
+    offers = ("fakes", "samples", "images", "mapping")  # the last two if the data and the networks have them
+    metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
 
     name: str = "generation"  # the game: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: Objective = "non_saturating"  # the players' losses: a key of adversarial.objectives.OBJECTIVES
@@ -59,8 +75,13 @@ class GenerationConfig:
 
 
 @dataclass
-class AdaptationConfig:
+class AdaptationConfig(GameConfig):
     """Fields of ``game.*`` for two domains, of which the source is labelled."""
+
+    datasets = DOMAINS
+    networks = "features"
+    offers = ("fakes",)
+    metrics = ("source accuracy", "entropy", "SND", "BNM", "IW risk", "DEV risk")
 
     name: str = "adaptation"  # the game: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: Objective = "non_saturating"  # the players' losses: a key of adversarial.objectives.OBJECTIVES
@@ -70,8 +91,13 @@ class AdaptationConfig:
 
 
 @dataclass
-class InvarianceConfig:
+class InvarianceConfig(GameConfig):
     """Fields of ``game.*`` for one labelled set whose samples have an attribute that the features should hide."""
+
+    datasets = DOMAINS
+    networks = "features"
+    offers = ()
+    metrics = ("source accuracy",)
 
     name: str = "invariance"  # the game: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: Objective = "non_saturating"  # the players' losses: a key of adversarial.objectives.OBJECTIVES
@@ -218,7 +244,7 @@ class Config:
 
     seed: int = 0  # every random number of the run is a function of this and the step
     run: RunConfig = field(default_factory=RunConfig)
-    data: Any = field(default_factory=lambda: data_section("digits", "generation")(name="digits"))
+    data: Any = field(default_factory=lambda: data_section("digits", DATASETS)(name="digits"))
     model: Any = field(default_factory=dcgan.Config)
     game: Any = field(default_factory=GenerationConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
@@ -237,13 +263,6 @@ class Config:
 
 GAMES = {"generation": GenerationConfig, "adaptation": AdaptationConfig, "invariance": InvarianceConfig}
 
-# The metrics of each game that need no target label, by which checkpoint.best may choose.
-METRICS = {
-    "generation": ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance"),
-    "adaptation": ("source accuracy", "entropy", "SND", "BNM", "IW risk", "DEV risk"),
-    "invariance": ("source accuracy",),
-}
-
 
 def named_sections(model: str, game: str, data: str) -> dict[str, Any]:
     """The defaults of the three sections whose keys depend on their name, by section.
@@ -255,7 +274,7 @@ def named_sections(model: str, game: str, data: str) -> dict[str, Any]:
     return {
         "model": FAMILIES[model].config(name=model),
         "game": GAMES[game](name=game),
-        "data": data_section(data, game)(name=data),
+        "data": data_section(data, GAMES[game].datasets)(name=data),
     }
 
 
@@ -267,7 +286,8 @@ def kinds(section: str) -> Iterator[tuple[str, type]]:
         case "game":
             yield from GAMES.items()
         case "data":
-            yield from ((name, data_section(name, game)) for game, names in REGISTRIES.items() for name in names)
+            for registry in (DATASETS, DOMAINS):
+                yield from ((name, data_section(name, registry)) for name in registry)
 
 
 def penalised_slope(config: Config) -> str | None:

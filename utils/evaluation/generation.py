@@ -6,6 +6,7 @@ them. For other sets there is no metric without a download.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from utils.data.image_sets import stacked_label
 from utils.data.samples import DataSet, Resident, to_images
-from utils.evaluation.classifier import class_shares, classifier, probabilities, sha256
+from utils.evaluation.classifier import Classifier, class_shares, classifier, probabilities, sha256
 from utils.evaluation.coverage import coverage, from_uniform
 from utils.evaluation.distances import frechet_distance
 from utils.evaluation.records import Record, record
@@ -61,25 +62,63 @@ def _points(points: Tensor, data: DataSet, folder: Path, device: torch.device) -
     ]
 
 
+@dataclass(frozen=True)
+class MeasuredImages:
+    """Generated images and what they are measured with: a classifier of the data set, the class probabilities
+    ``[N, K]`` that it gives them, and the real images. All images are ``[N, C, R, R]`` in [-1, 1], on one device.
+    """
+
+    network: Classifier
+    images: Tensor
+    probability: Tensor
+    train: Tensor
+    test: Tensor
+
+
+def recognised(measured: MeasuredImages) -> Record:
+    """The share of images that the classifier is sure of."""
+    share = class_shares(measured.probability, CONFIDENCE).confident
+    return record("recognised", 100 * share, "%", f" read with confidence > {CONFIDENCE}", higher_is_better=True)
+
+
+def rarest_class(measured: MeasuredImages) -> Record:
+    """The share of images of the class that occurs least."""
+    read = class_shares(measured.probability, CONFIDENCE)
+    return record("rarest class", 100 * read.rarest, "%", " of the samples", higher_is_better=True, shares=read.shares)
+
+
+def frechet(measured: MeasuredImages) -> Record:
+    """Fréchet distance to the held-out split."""
+    distance = frechet_distance(measured.network, measured.test, measured.images)
+    return record("Fréchet distance", distance, "", " to the held-out split", higher_is_better=False)
+
+
+def frechet_of_training_split(measured: MeasuredImages) -> Record:
+    """The same of the training split: what a perfect generator would reach."""
+    distance = frechet_distance(measured.network, measured.test, measured.train)
+    return record(
+        "Fréchet distance of the training split", distance, "", " to the held-out split", higher_is_better=False
+    )
+
+
+# To add a metric of images: write its function and one line here.
+IMAGE_METRICS = {
+    "recognised": recognised,
+    "rarest class": rarest_class,
+    "Fréchet distance": frechet,
+    "Fréchet distance of the training split": frechet_of_training_split,
+}
+
+
 @torch.no_grad()
 def _images(images: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
-    """The distance of the training split is what a perfect generator would reach."""
     with torch.enable_grad():  # the classifier may have to be trained
         network = classifier(data, folder, device)
     images = images.to(device)
     train, test = (to_images(split.x, device) for split in (data.train, data.test))
-    read = class_shares(probabilities(network, images), CONFIDENCE)
-    distance, real = (frechet_distance(network, test, x) for x in (images, train))
-
+    measured = MeasuredImages(network, images, probabilities(network, images), train, test)
     space = {**_space(network, data), "reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
-    percent, worse = {"unit": "%", "higher_is_better": True, **space}, {"higher_is_better": False, **space}
-    return [
-        _accuracy(network, data, device),
-        record("recognised", 100 * read.confident, note=f" read with confidence > {CONFIDENCE}", **percent),
-        record("rarest class", 100 * read.rarest, note=" of the samples", shares=read.shares, **percent),
-        record("Fréchet distance", distance, "", " to the held-out split", **worse),
-        record("Fréchet distance of the training split", real, "", " to the held-out split", **worse),
-    ]
+    return [_accuracy(network, data, device), *({**metric(measured), **space} for metric in IMAGE_METRICS.values())]
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from adversarial.domains import METHODS, AdaptationGame, margin
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from utils import pictures
-from utils.config.sections import METRICS, Config
+from utils.config.sections import AdaptationConfig, Config
 from utils.data import domains
 from utils.data.domains import Domains
 from utils.data.samples import Resident
@@ -37,7 +37,7 @@ class Adaptation(DomainTask):
         "D": "critic_loss", "task": "task_loss", "D right on source": "critic_accuracy_source",
         "on target": "critic_accuracy_target",
     }  # fmt: skip
-    metrics = METRICS["adaptation"]
+    metrics = AdaptationConfig.metrics
     best_metric = "BNM"  # the best or nearly so on every pair of domains that we measured: benchmarks/adaptation.md
 
     def load(self, config: Config) -> Domains:

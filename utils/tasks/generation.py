@@ -17,7 +17,7 @@ from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
 from utils.config.checks import check_penalties
-from utils.config.sections import METRICS, Config, penalised_slope
+from utils.config.sections import Config, GenerationConfig, penalised_slope
 from utils.data import datasets
 from utils.data.randomness import seeded
 from utils.data.samples import DataSet
@@ -42,7 +42,7 @@ class Generation:
         "D": "critic_loss", "G": "generator_loss", "real": "real_score", "fake": "fake_score",
     }  # fmt: skip
     picture_tag = "samples"
-    metrics = METRICS["generation"]
+    metrics = GenerationConfig.metrics
     best_metric = ""
     critic_dominates_hint = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
 

@@ -11,7 +11,7 @@ from adversarial.domains import METHODS, InvarianceGame
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES
 from utils import pictures
-from utils.config.sections import METRICS, Config
+from utils.config.sections import Config, InvarianceConfig
 from utils.data import domains
 from utils.data.domains import Domains
 from utils.errors import UserError
@@ -30,7 +30,7 @@ class Invariance(DomainTask):
 
     side_names = ("attribute", "none")
     progress_statistics: ClassVar = {"D": "critic_loss", "task": "task_loss", "right": "source_accuracy"}
-    metrics = METRICS["invariance"]
+    metrics = InvarianceConfig.metrics
     best_metric = "source accuracy"
 
     def load(self, config: Config) -> Domains:

@@ -26,7 +26,7 @@ def check_sizes(config: Config, before: Sizes, data: Any) -> None:
     sizes = TASKS[config.game.name].sizes(data)
     for name in ("shape", "classes", "outputs"):
         # A generator without labels is built in the same way for any number of classes.
-        unused = name == "classes" and config.game.name == "generation" and not config.game.conditional
+        unused = name == "classes" and not getattr(config.game, "conditional", True)
         then, now = getattr(before, name), getattr(sizes, name)
         if not unused and then != now:
             shown = list(then) if isinstance(then, tuple) else then

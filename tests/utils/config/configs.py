@@ -7,6 +7,7 @@ import pytest
 
 from utils.config.loading import load
 from utils.config.sections import Config
+from utils.data.datasets import DATASETS
 from utils.data.sections import data_section
 from utils.errors import UserError
 
@@ -19,7 +20,7 @@ PLAYS = {name: ["game.name=adaptation", "data.name=images"] for name in ("dense"
 
 def whole() -> Config:
     """The defaults, on data with many keys."""
-    return Config(data=data_section("folder", "generation")(name="folder"))
+    return Config(data=data_section("folder", DATASETS)(name="folder"))
 
 
 def refusal(recipe: Path, *overrides: str) -> str:

@@ -10,7 +10,7 @@ from tests.utils.config.configs import PLAYS, RECIPES, ROOT, SECTIONS, keys_of, 
 from utils.config.loading import is_override, load, load_run
 from utils.config.sections import GAMES, Config
 from utils.config.text import to_yaml
-from utils.data.sections import REGISTRIES
+from utils.data.datasets import DATASETS
 from utils.errors import UserError
 
 # --- Bases and overrides
@@ -201,8 +201,8 @@ REFUSED = {
     "name-for-the-game": (["game=adaptation"], ["'game'", "section", *GAMES]),
     "list-for-the-data": (["data=[mnist]"], ["'data'", "section", "mnist", "digits"]),
     "unknown-game": (["game.name=generaton"], ["game.name", "did you mean 'generation'", *GAMES]),
-    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *REGISTRIES["generation"]]),
-    "data-of-another-game": (["data.name=vectors"], ["data.name 'vectors' is unknown", *REGISTRIES["generation"]]),
+    "unknown-data": (["data.name=digit"], ["data.name", "did you mean 'digits'", *DATASETS]),
+    "data-of-another-game": (["data.name=vectors"], ["data.name 'vectors' is unknown", *DATASETS]),
     "line-break-in-the-data": (['data.name="a\\nb"'], ["data.name"]),
     "line-break-in-the-game": (['game.name="a\\nb"'], ["game.name"]),
     "key-of-another-game": (

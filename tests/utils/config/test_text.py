@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
@@ -11,15 +10,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from adversarial.objectives import OBJECTIVES
+from adversarial.optimizers import OPTIMIZERS
 from adversarial.penalties import PENALTIES
 from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
 from models import FAMILIES
 from tests.utils.config.configs import PLAYS, RECIPES, SECTIONS, value_of
 from utils.config.loading import load
-from utils.config.sections import METRICS, Config, OptimizerConfig, kinds
+from utils.config.sections import GAMES, Config, kinds
 from utils.config.text import comments, to_yaml
-from utils.data.sections import REGISTRIES
+from utils.data.datasets import DATASETS
 
 
 def same_again(config: Config, folder: Path) -> Config:
@@ -44,7 +44,7 @@ CHOICES = {
     "run.name": TEXT.filter(lambda name: name not in (".", "..")),
     "run.dir": TEXT,
     "run.device": st.sampled_from(["auto", "cpu"]),
-    "data.name": st.sampled_from(sorted(REGISTRIES["generation"])),
+    "data.name": st.sampled_from(sorted(DATASETS)),
     "data.root": TEXT,
     "data.mirror": st.booleans(),
     "data.resident_gib": FLOATS,
@@ -59,8 +59,8 @@ CHOICES = {
     "penalty.every": st.dictionaries(st.sampled_from(sorted(PENALTIES)), COUNTS),
     "penalty.schedule": st.dictionaries(st.sampled_from(sorted(PENALTIES)), st.sampled_from(sorted(SCHEDULES))),
     "update.warmup": COUNTS,
-    "checkpoint.best": st.sampled_from(["auto", "none", *METRICS["generation"]]),
-    "optimizer.name": st.sampled_from(get_args(OptimizerConfig.__annotations__["name"])),
+    "checkpoint.best": st.sampled_from(["auto", "none", *GAMES["generation"].metrics]),
+    "optimizer.name": st.sampled_from(sorted(OPTIMIZERS)),
     "optimizer.momentum": FLOATS,
     "optimizer.critic_lr": FLOATS,
     "optimizer.betas": st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),

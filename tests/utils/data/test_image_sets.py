@@ -12,7 +12,7 @@ from torchvision import datasets as torchvision_datasets
 
 from tests.utils.data.helpers import pixels, refused_set, write_idx
 from utils.data import image_sets
-from utils.data.datasets import load
+from utils.data.datasets import DATASETS, load
 from utils.data.fitting import FittedImages
 from utils.data.image_pairs import ImagePair
 from utils.data.image_sets import DIGITS, GARMENTS, IMAGE_SETS, MnistM, TorchvisionSet
@@ -220,7 +220,7 @@ def test_a_gan_trains_on_mnist_m(miniatures):
 @pytest.mark.parametrize("name", sorted(IMAGE_SETS))
 def test_every_set_may_be_a_domain(name):
     """A pair has all keys that a set may have."""
-    keys = {field.name for field in dataclasses.fields(data_section(name, "generation"))}
+    keys = {field.name for field in dataclasses.fields(data_section(name, DATASETS))}
     assert keys <= {field.name for field in dataclasses.fields(ImagePair)}
 
 

@@ -19,8 +19,8 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 SECTIONS = {
-    **{name: data_section(name, "generation") for name in DATASETS},
-    **{f"{name}-pair": data_section(name, "adaptation") for name in DOMAINS},
+    **{name: data_section(name, DATASETS) for name in DATASETS},
+    **{f"{name}-pair": data_section(name, DOMAINS) for name in DOMAINS},
 }
 IMAGES = ["name", "resolution", "mirror", "fit"]
 TORCHVISION = [*IMAGES, "root", "download"]
@@ -80,23 +80,22 @@ def test_every_field_is_explained_by_one_comment_on_its_line(section):
 
 
 def test_the_default_set_is_digits():
-    assert data_section(FittedImages().name, "generation") is FittedImages
+    assert data_section(FittedImages().name, DATASETS) is FittedImages
 
 
 @pytest.mark.parametrize(
-    ("name", "game", "words"),
+    ("name", "registry", "words"),
     [
-        ("digit", "generation", ["data.name 'digit' is unknown; did you mean 'digits'", *DATASETS]),
-        ("moon", "adaptation", ["data.name 'moon' is unknown; did you mean 'moons'", *DOMAINS]),
-        ("ring", "adaptation", ["data.name 'ring' is unknown", "moons"]),
-        ("moons", "generation", ["data.name 'moons' is unknown", "digits"]),
-        ("usps", "invariance", ["data.name 'usps' is unknown"]),
-        ("digits", "generaton", ["game.name 'generaton' is unknown; did you mean 'generation'", "invariance"]),
+        ("digit", DATASETS, ["data.name 'digit' is unknown; did you mean 'digits'", *DATASETS]),
+        ("moon", DOMAINS, ["data.name 'moon' is unknown; did you mean 'moons'", *DOMAINS]),
+        ("ring", DOMAINS, ["data.name 'ring' is unknown", "moons"]),
+        ("moons", DATASETS, ["data.name 'moons' is unknown", "digits"]),
+        ("usps", DOMAINS, ["data.name 'usps' is unknown"]),
     ],
 )
-def test_unknown_names_get_a_hint(name, game, words):
+def test_unknown_names_get_a_hint(name, registry, words):
     with pytest.raises(UserError) as caught:
-        data_section(name, game)
+        data_section(name, registry)
     assert [word for word in words if word not in str(caught.value)] == []
 
 
@@ -114,7 +113,9 @@ ROOMS = [
 ]
 
 
-@pytest.mark.parametrize("modules", [["utils.data.sections"], [*ROOMS, "utils.pictures"]], ids=["sections", "all"])
+@pytest.mark.parametrize(
+    "modules", [["utils.data.datasets", "utils.data.domains"], [*ROOMS, "utils.pictures"]], ids=["registries", "all"]
+)
 def test_nothing_slow_is_imported_at_start_up(modules):
     script = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
