@@ -3,7 +3,7 @@
 from typing import Any
 
 from utils.config.sections import Config, schedules
-from utils.evaluation import generation as evaluation
+from utils.evaluation.records import readable
 from utils.run.evaluator import Evaluator
 from utils.run.folder import RunFolder
 from utils.run.log import records
@@ -68,7 +68,7 @@ def summary(folder: RunFolder, metrics: tuple[str, ...], chosen: BestRecord | No
     measured = [record for record in records(folder) if record["kind"] == "metric"]
     best = best_records(measured)
     lines = [
-        f"best {metric}: {evaluation.readable(best[metric].value)} at step {best[metric].step}"
+        f"best {metric}: {readable(best[metric].value)} at step {best[metric].step}"
         for metric in metrics
         if metric in best
     ]

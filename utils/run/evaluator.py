@@ -6,7 +6,7 @@ from typing import Any
 
 from utils import pictures
 from utils.config.sections import Config
-from utils.evaluation import generation as evaluation
+from utils.evaluation.records import describe
 from utils.run.log import Log, records
 from utils.run.saver import Saver
 from utils.run.signals import Interrupted, StopSignals
@@ -75,7 +75,7 @@ class Evaluator:
         with self.stop.interruptible():
             measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.path)
         self.log.metrics(step, [{**record, "weights": "ema"} for record in measured])
-        for line in evaluation.describe(measured):
+        for line in describe(measured):
             self.log.say(f"step {step}  {line}")
         self.saver.keep_if_best(step, measured)
         if not measured:
