@@ -96,7 +96,7 @@ class Recorder:
             return
         for player, lr in values.learning_rates_at(self.config, step - 1).items():
             found[f"{player}_learning_rate"] = lr
-        found["coefficient"] = values.weights_at(self.config, step - 1).coefficient
+        found["coefficient"] = values.coefficient_at(self.config, step - 1)
         found = {self._named(name): value for name, value in found.items()}
         self.log.record("train", step, found)
         self.log.scores(step, {self._named(name): scores for name, scores in self.meter.scores.items()})

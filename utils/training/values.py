@@ -24,7 +24,7 @@ def betas_at(cfg: Config, step: int) -> tuple[float, float]:
 
 def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Strengths:
     """γ of those of the ``penalties`` that are due, λ, and what weights are clipped to."""
-    penalty, update = cfg.penalty, cfg.update
+    penalty = cfg.penalty
     gammas = {}
     for name, kind in penalties.items():
         # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
@@ -34,8 +34,13 @@ def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Stren
             strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
             schedule = penalty.schedule.get(name, "constant")
             gammas[kind] = strength * scheduled(vars(penalty)[name], schedule, step, cfg.train.steps)
-    coefficient = scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup)
-    return Strengths(gammas, coefficient, penalty.clip)
+    return Strengths(gammas, coefficient_at(cfg, step), penalty.clip)
+
+
+def coefficient_at(cfg: Config, step: int) -> float:
+    """λ."""
+    update = cfg.update
+    return scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup)
 
 
 def augment_p_at(cfg: Config, step: int) -> float:
