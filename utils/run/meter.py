@@ -40,7 +40,11 @@ class Meter:
     def add(self, step: int, report: dict[str, Tensor]) -> None:
         """Take in what one turn of a step reports: scalars, and scores ``[N]``, which count with their mean."""
         self.scores |= {name: value for name, value in report.items() if value.ndim}
-        values = torch.stack([value.mean() if value.ndim else value for value in map(_floating, report.values())])
+        means = []
+        for value in report.values():
+            value = value if value.dtype == torch.float64 else value.float()  # bfloat16 would round a mean too much
+            means.append(value.mean() if value.ndim else value)
+        values = torch.stack(means)
         names = tuple(report)
         if names not in self.sums:
             self.sums[names] = _Sums(values)
@@ -86,7 +90,3 @@ def gradient_norm(module: nn.Module) -> Tensor:
     """The norm of a network's gradients, a scalar; NaN or infinite if one of them is. Does not wait for the device."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     return nn.utils.get_total_norm(gradients)
-
-
-def _floating(value: Tensor) -> Tensor:
-    return value if value.dtype == torch.float64 else value.float()

@@ -8,12 +8,10 @@ from utils.config.sections import Config
 
 def learning_rates_at(cfg: Config, step: int) -> dict[str, float]:
     """The learning rate of each player."""
-    optimizer, factor = cfg.optimizer, _burned_in(cfg, cfg.burn_in.lr, 1.0, step)
-    base = {GENERATOR: optimizer.generator_lr, CRITIC: optimizer.critic_lr}
-    return {
-        player: factor * scheduled(lr, optimizer.schedule, step, cfg.train.steps, optimizer.warmup)
-        for player, lr in base.items()
-    }
+    optimizer = cfg.optimizer
+    factor = scheduled(1.0, optimizer.schedule, step, cfg.train.steps, optimizer.warmup)
+    factor *= _burned_in(cfg, cfg.burn_in.lr, 1.0, step)
+    return {GENERATOR: factor * optimizer.generator_lr, CRITIC: factor * optimizer.critic_lr}
 
 
 def betas_at(cfg: Config, step: int) -> tuple[float, float]:
@@ -26,14 +24,14 @@ def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Stren
     """γ of those of the ``penalties`` that are due, λ, and what weights are clipped to."""
     penalty = cfg.penalty
     gammas = {}
-    for name, kind in penalties.items():
+    for name, due in penalties.items():
         # Applied in every k-th step, k times as strong (Karras et al. 2020, StyleGAN2, appendix B). Learning rate and
         # betas stay as they are: the paper corrects them because its penalties have optimiser steps of their own.
         every = penalty.every.get(name, 1)
         if step % every == 0:
             strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
             schedule = penalty.schedule.get(name, "constant")
-            gammas[kind] = strength * scheduled(vars(penalty)[name], schedule, step, cfg.train.steps)
+            gammas[due] = strength * scheduled(vars(penalty)[name], schedule, step, cfg.train.steps)
     return Strengths(gammas, coefficient_at(cfg, step), penalty.clip)
 
 
@@ -57,5 +55,7 @@ def ema_decay_at(cfg: Config, step: int) -> float:
 
 
 def _burned_in(cfg: Config, start: float | None, end: float, step: int) -> float:
-    """A value that has gone from ``start`` to ``end`` when the burn-in is over; no ``start``: ``end``."""
-    return burn_in(end if start is None else start, end, step, cfg.train.batch_size, cfg.burn_in.images)
+    """A value on its way from ``start`` to ``end``, where it is when the burn-in is over; no ``start``: ``end``."""
+    if start is None or cfg.burn_in.images == 0:
+        return end
+    return burn_in(start, end, step, cfg.train.batch_size, cfg.burn_in.images)
