@@ -5,7 +5,8 @@ import pytest
 from adversarial.objectives import OBJECTIVES, Auxiliary
 from adversarial.passes import Strengths
 from adversarial.penalties import GENERATOR, PENALTIES
-from tests.adversarial.toy_games import PLANS, SeededDraw, assert_same, play_turns, separate_passes
+from tests.adversarial.textbook import separate_passes
+from tests.adversarial.toy_games import PLANS, SeededDraw, assert_same, play_turns
 
 EXACT = 1e-12  # relative, float64
 SINGLE = 1e-5  # relative, float32

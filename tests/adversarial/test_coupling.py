@@ -11,6 +11,7 @@ from adversarial.coupling import couples_samples
 from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import CRITIC, GENERATOR
 from models import dcgan
+from tests.adversarial.textbook import separate_passes
 from tests.adversarial.toy_games import (
     CLASSES,
     PLANS,
@@ -20,7 +21,6 @@ from tests.adversarial.toy_games import (
     image_game,
     play_turns,
     relative_error,
-    separate_passes,
 )
 
 

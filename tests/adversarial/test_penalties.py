@@ -22,7 +22,8 @@ from adversarial.penalties import (
     take_slopes,
     zero_centred,
 )
-from tests.adversarial.toy_games import GAMMAS, TEXTBOOK, SeededDraw
+from tests.adversarial.textbook import TEXTBOOK
+from tests.adversarial.toy_games import GAMMAS, SeededDraw
 
 BOTH = (CRITIC, GENERATOR)
 

@@ -26,6 +26,7 @@ from tests.adversarial.exactness import (
     every_plan,
     played,
 )
+from tests.adversarial.textbook import separate_passes
 from tests.adversarial.toy_games import (
     CLASSES,
     INPUT_METHODS,
@@ -45,7 +46,6 @@ from tests.adversarial.toy_games import (
     penalties,
     play_turns,
     relative_error,
-    separate_passes,
     spread,
     stylegan_game,
     vector_batch,

@@ -15,6 +15,7 @@ from adversarial.penalties import CRITIC, GENERATOR
 from adversarial.rules import single_pass
 from models import mlp
 from tests.adversarial.exactness import EXACT, SINGLE, SLOPES, check, every_objective, every_plan
+from tests.adversarial.textbook import separate_passes
 from tests.adversarial.toy_games import (
     LATENT,
     PLANS,
@@ -25,7 +26,6 @@ from tests.adversarial.toy_games import (
     penalties,
     play_turns,
     relative_error,
-    separate_passes,
     spread,
     vector_batch,
 )

@@ -11,6 +11,7 @@ from adversarial.passes import Strengths
 from adversarial.penalties import CRITIC, GENERATOR
 from adversarial.rules import alternating, simultaneous, single_pass
 from tests.adversarial.exactness import EXACT, PLAIN_AND_SLOPES, every_plan, played
+from tests.adversarial.textbook import separate_passes
 from tests.adversarial.toy_games import (
     PLANS,
     SeededDraw,
@@ -20,7 +21,6 @@ from tests.adversarial.toy_games import (
     image_game,
     penalties,
     relative_error,
-    separate_passes,
     vector_batch,
 )
 
