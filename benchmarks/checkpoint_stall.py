@@ -91,7 +91,7 @@ def trainer(recipe: Path, batch: int) -> tuple[Callable[[], None], Callable[[], 
     feed = train.feed_of(cfg, data, accelerator, 0)
 
     def step() -> None:
-        for turn in train.turns(cfg, game, next(feed), values.weights_at(cfg, 0)):
+        for turn in train.turns(cfg, game, next(feed), values.strengths_at(cfg, players.penalties, 0)):
             for player in turn.players:
                 players.optimizers[player].step()
                 players.optimizers[player].zero_grad()

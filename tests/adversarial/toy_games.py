@@ -209,7 +209,7 @@ def assert_same(got: Gradients, want: Gradients, tolerance: float) -> None:
         assert error <= tolerance, f"{player}: relative error {error:.2e} > {tolerance:.0e}"
 
 
-# A strength for each penalty of the registry: a penalty that is added needs one here, and a textbook formula above.
+# A strength for each penalty of the registry: one that is added needs one here, and a formula in textbook.py.
 GAMMAS = {"r1": 0.7, "r2": 1.3, "gp": 0.9, "dragan": 0.9, "lecam": 0.4, "consistency": 0.8, "path": 2.0}
 
 
