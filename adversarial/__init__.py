@@ -7,7 +7,7 @@ whole script. Its modules, each knowing only those before it:
     objectives     what the players minimise, as functions of scores
     draws          randomness as a function
     games          sides, pairs, plays; the game of a GAN               domains   the games of domain adaptation
-    augmentation   what the critic sees of images                      penalties   terms beside the objective
+    augmentation   what the critic sees of images                      penalties   terms added to the objective
     passes         what the rules share                                rules       THE update rules
     accumulation   micro-batches                                       coupling    which critics a single pass serves
     probability    of augmentation, from step to step                  schedules   values over a run

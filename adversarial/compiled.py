@@ -1,6 +1,6 @@
 """A compiled critic whose gradient by its input can itself be differentiated, as penalties on that gradient need.
 
-The compiler has no double backward. So the compiled function returns, beside the scores, their gradient by the input:
+The compiler has no double backward. So the compiled function returns the scores and their gradient by the input:
 a first derivative within it, a plain output outside, which has a backward pass like any other.
 """
 

@@ -73,8 +73,8 @@ def margin(prediction: Prediction) -> list[Side]:
 class Method(NamedTuple):
     """What the critics are given, and how the method differs from plain DANN.
 
-    ``split``: the target has a feature extractor of its own beside a frozen one for the source. ``baseline``: nothing
-    plays against the critic, λ is 0.
+    ``split``: the target has its own feature extractor, and the source a frozen one. ``baseline``: nothing plays
+    against the critic, λ is 0.
     """
 
     critic_inputs: CriticInputs

@@ -22,7 +22,7 @@ Transform = Callable[[Tensor], Tensor]  # samples to what a critic sees of them,
 
 
 class Batch(NamedTuple):
-    """Real samples ``x`` ``[N, ...]`` (images in [-1, 1]) and what the data has beside them: class labels ``[N]``
+    """Real samples ``x`` ``[N, ...]`` (images in [-1, 1]) and what else the data has: class labels ``[N]``
     (int64), unlabelled samples of a target domain ``[N, ...]``, an attribute ``[N]`` (int64) such as the camera.
     """
 

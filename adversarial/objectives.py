@@ -53,11 +53,11 @@ class Objective(NamedTuple):
 
 
 class Auxiliary(NamedTuple):
-    """An objective beside which both players want a sample's class to be named, the critic on both sides, the generator
-    on its own (AC-GAN: Odena et al. 2017, eq. 2 and 3, with ``weight`` 1).
+    """An objective plus a class loss: both players want a sample's class to be recognised, the critic on both sides,
+    the generator on fakes (AC-GAN: Odena et al. 2017, eq. 2 and 3, with ``weight`` 1).
 
-    Scores are ``[N, 2]``: the score, and the log-odds of the sample's class, by which -log σ is its cross-entropy. The
-    players want opposite scores but the same class, which no one coefficient per sample can say: a single pass cannot
+    Scores are ``[N, 2]``: the score, and the log-odds of the sample's class, of which -log σ is the cross-entropy. The
+    players want opposite scores but the same class, which no single ratio per sample can express: a single pass cannot
     serve it.
     """
 
@@ -98,7 +98,7 @@ def log_odds(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def log_odds_of_all(logits: Tensor, label: Tensor) -> Tensor:
-    """``log_odds`` of every class ``[N, K]``, that of ``label`` in column 0, the others behind it in turn."""
+    """``log_odds`` of every class ``[N, K]``, that of ``label`` in column 0, the others after it in order."""
     K = logits.shape[1]
     turn = (label[:, None] + torch.arange(K, device=label.device)) % K
     return torch.stack([log_odds(logits, column) for column in turn.T], dim=1)

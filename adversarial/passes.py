@@ -68,7 +68,7 @@ def penalty_terms(play: Play, penalties: Mapping[Penalty, float], *acts_on: str)
 
 
 def generator_losses(game: Game, play: Play, draw: Draw, penalties: Mapping[Penalty, float]) -> list[Tensor]:
-    """What the generator side minimises beside its adversarial loss: its task, and γ times its own penalties."""
+    """What the generator side minimises besides its adversarial loss: its task, and γ times its own penalties."""
     losses = [] if play.task_loss is None else [play.task_loss]
     for penalty, gamma in penalties.items():
         if penalty.acts_on == GENERATOR:
@@ -153,7 +153,7 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
     """Put a power of two in the place of every |c_i| below it, on the sides whose g_i / c_i is needed.
 
     c_i vanishes for an inactive hinge or a saturated sigmoid, where the generator's g_i need not. The floor is
-    2^-17 of what the format resolves beside the batch's largest |c|: 2^-40 of it in float32, 2^-69 in float64. So a
+    2^-17 of what the format resolves next to the batch's largest |c|: 2^-40 of it in float32, 2^-69 in float64. So a
     floored sample moves the critic's gradient by less than the format can hold, and the generator's is recovered
     exactly, because scaling by a power of two rounds nothing. Where all c_i vanish, the largest is taken as 2^-40
     (2^-69): neither the seed nor the ratio then leaves the format's range.

@@ -1,4 +1,4 @@
-"""Penalties: terms of a player's loss beside the objective's.
+"""Penalties: terms that are added to a player's objective.
 
 A penalty says what it looks at (``pairs``: sides of the play, or new samples that the critics then judge as well) and
 what its ``term`` is; a number γ ≥ 0 weighs it (``passes.Strengths``). What it keeps from step to step is its ``state``.
@@ -26,7 +26,7 @@ SLOPES, SCORES = "slopes", "scores"
 
 
 class Penalty:
-    """The base of all penalties: looks at nothing new, keeps nothing."""
+    """The base of all penalties. By default a penalty looks at nothing further and keeps no state."""
 
     summary: ClassVar[str]  # the formula, in a line
     # What the term is a function of. SLOPES are differentiated once more, by the critic's weights; SCORES alone join
@@ -38,7 +38,7 @@ class Penalty:
     state: ClassVar[dict[str, Tensor]] = {}  # ``games.Stateful``; penalties that keep something have their own
 
     def pairs(self, play: Play, draw: Draw) -> list[Pair]:
-        """What the penalty looks at beside the play's scores; sides without a score are judged."""
+        """What the penalty looks at, apart from the play's scores; sides without a score are then judged."""
         return []
 
     def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:

@@ -19,7 +19,7 @@ from models.resampling import Downsample, Upsample
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256)
 SLOPE = 0.2
-GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance behind a leaky ReLU (He et al. 2015, eq. 15)
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance after a leaky ReLU (He et al. 2015, eq. 15)
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Config:
     """Fields of ``model.*``."""
 
     name: str = "r3gan"  # family of networks: a key of models.FAMILIES
-    latent_dim: Annotated[int, Ge(1)] = 64  # length of the latent vector z, and of the label's embedding beside it
+    latent_dim: Annotated[int, Ge(1)] = 64  # length of the latent vector z, and of the label's embedding
     widths: list[Annotated[int, Ge(1)]] = field(default_factory=lambda: [768] * 4)  # channels at 4, 8, 16, ... pixels
     blocks: Annotated[int, Ge(1)] = 2  # residual blocks at each resolution
     expansion: Annotated[int, Ge(1)] = 2  # inside a block there are this many times as many channels
@@ -94,7 +94,7 @@ class Critic(nn.Module):
 
 
 class Block(nn.Module):
-    """1x1, grouped 3x3 and 1x1 convolution beside the identity, widest in the middle (Huang et al. 2024, figure 2c)."""
+    """1x1, grouped 3x3 and 1x1 convolutions with a shortcut, widest in the middle (Huang et al. 2024, figure 2c)."""
 
     def __init__(self, config: Config, width: int):
         super().__init__()

@@ -43,7 +43,7 @@ class Downsample(Filter):
 
 
 class Blur(Filter):
-    """At the same resolution, to ``[N, C, H + 2 padding - 3, W + 2 padding - 3]``: beside a strided convolution."""
+    """At the same resolution, to ``[N, C, H + 2 padding - 3, W + 2 padding - 3]``, for a strided convolution."""
 
     def __init__(self, padding: int, gain: float = 1.0):
         super().__init__(gain)

@@ -37,7 +37,7 @@ class Config:
     critic_norm: Literal["none", "spectral", "layer"] = "spectral"  # none, spectral (of all weights) or layer
     generator_spectral: bool = False  # spectral norm of all generator weights but the labels' embeddings
     attention: list[Annotated[int, Ge(1)]] = field(default_factory=list)  # pixels of the feature maps with attention
-    hierarchical: bool = False  # every block has a part of z of its own, and the first layer sees one part only
+    hierarchical: bool = False  # every block gets its own part of z, and the first layer sees one part only
     shared_embedding: Annotated[int, Ge(0)] = 0  # length of one label embedding for all blocks; 0: each has its own
     initialisation: Literal["xavier", "orthogonal", "normal"] = "xavier"  # xavier, orthogonal or normal
 
@@ -138,7 +138,7 @@ class Generator(nn.Module):
         return self.image(x)
 
     def _known(self, label: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the blocks are told of the label: a linear layer on a one-hot vector is an embedding of its own."""
+        """The conditioning that the blocks get of the label: a linear layer on a one-hot vector is an embedding."""
         return one_hot(label, self.classes).to(dtype) if self.embed is None else self.embed(label)
 
 
@@ -188,7 +188,7 @@ class Critic(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions, each after a norm and a ReLU, beside a shortcut: ``[N, a, H, W]`` to ``[N, b, H', W']``.
+    """Two convolutions, each after a norm and a ReLU, with a shortcut: ``[N, a, H, W]`` to ``[N, b, H', W']``.
 
     H' is H · up / down; ``middle`` counts the channels between the convolutions. A ``bare`` block reads an image, which
     is neither normalised nor rectified, and has no norms at all.

@@ -52,7 +52,7 @@ class Generator(nn.Module):
         if not 0 <= config.mixing <= 1:
             raise ValueError(f"mixing is {config.mixing} and must be from 0 to 1")
         self.mixing = config.mixing
-        self.styles = 2 * len(widths)  # two for each resolution; a to-RGB layer shares that of the layer behind it
+        self.styles = 2 * len(widths)  # two for each resolution; a to-RGB layer shares that of the layer after it
         self.mapping = Mapping(config.latent_dim, classes, config.latent_dim, config.mapping_layers)
         self.constant = nn.Parameter(torch.randn(widths[0], 4, 4))
         self.blocks = nn.ModuleList(
@@ -213,7 +213,7 @@ def modulated(x: Tensor, weight: Tensor, style: Tensor, blur: Blur | None = None
 
 
 class CriticBlock(nn.Module):
-    """Two convolutions that halve the pixels, ``residual`` beside a linear one (Karras et al. 2020a, figure 7c)."""
+    """Two convolutions that halve the pixels; ``residual`` adds a linear shortcut (Karras et al. 2020a, figure 7c)."""
 
     def __init__(self, inputs: int, outputs: int, residual: bool):
         super().__init__()
