@@ -1,7 +1,7 @@
 """DCGAN: strided convolutions, no pooling (Radford et al. 2016), for square images of 8 to 128 pixels.
 
-In the class-conditional pair an embedding of the label is concatenated to the generator's latent, and the critic's score
-has the inner product of its features with an embedding of the label (projection critic: Miyato and Koyama 2018, eq. 3).
+In the class-conditional pair an embedding of the label is concatenated to the latent, and the critic's score adds
+the inner product of its features with an embedding of the label (projection critic: Miyato and Koyama 2018, eq. 3).
 """
 
 import itertools
