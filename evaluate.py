@@ -22,6 +22,8 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"--samples is {options.samples} and must be at least 2.")
     folder = RunFolder(Path(options.run))
     cfg = config.load_run(folder.path, options.overrides)
+    if options.seed is not None and cfg.game.networks != "generator":
+        raise UserError(f"--seed is of latents, and {options.run} is of game.name={cfg.game.name}, which has none.")
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples
     task = task_of(cfg)
     data = task.load(cfg)

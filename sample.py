@@ -10,6 +10,7 @@ from utils import errors, pictures
 from utils.config import loading as config
 from utils.run.folder import RunFolder
 from utils.tasks.registry import task_of
+from utils.tasks.task import COLUMNS, COUNT
 from utils.training.players import WEIGHTS, Players
 
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
         players = players.with_raw_weights()
     made = task.gallery(cfg, players, state, options)
     for name, image in made.items():
-        default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed}.png"
+        default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed or 0}.png"
         out = Path(options.out) if options.out else default
         if options.out and len(made) > 1:
             out = out.with_stem(f"{out.stem}-{name}")
@@ -37,14 +38,19 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(description="Draw pictures of a run's newest checkpoint as PNGs.")
     words.add_argument("run", help="folder of the run, such as runs/digits")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
-    words.add_argument("--count", type=positive, default=64, help="number of samples (default: 64)")
-    words.add_argument("--columns", type=positive, default=8, help="images in a row of the grid (default: 8)")
-    words.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
+    # Without defaults, so that a task can tell which options were given and refuse those that would do nothing.
+    words.add_argument("--count", type=positive, help=f"number of samples (default: {COUNT})")
+    words.add_argument("--columns", type=positive, help=f"images in a row of the grid (default: {COLUMNS})")
+    words.add_argument("--seed", type=int, help="seed of the latents (default: 0)")
     words.add_argument("--class", type=int, help="draw this class only (conditional runs)")
     words.add_argument("--weights", choices=WEIGHTS, default="ema", help="averaged, last or chosen weights")
-    words.add_argument("--truncation", type=float, help="limit latents to ±this: small values give typical samples")
+    words.add_argument(
+        "--truncation", type=float, metavar="PSI",
+        help="typical, less varied samples. StyleGAN2: styles w become w_mean + PSI (w - w_mean), with the mean of the "
+        "class; 1 changes nothing, and at 0 all samples of a class are the same. Others: latents are drawn within ±PSI",
+    )  # fmt: skip
     words.add_argument("--interpolate", type=positive, metavar="ROWS", help="walk between two latents in each row")
-    words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE instead of PCA")
+    words.add_argument("--tsne", action="store_true", default=None, help="games of domains: t-SNE instead of PCA")
     words.add_argument("--out", help="PNG file to write (default: in the run's samples folder)")
     return words
 

@@ -4,6 +4,11 @@ Both sides are augmented, with independent draws, and the gradient reaches the g
 DiffAugment (Zhao et al. 2020) changes every image; the pipeline of ADA (Karras et al. 2020) applies each of its
 transforms with probability p, which a schedule gives (R3GAN: Huang et al. 2024) or the critic's overfitting moves.
 
+ADA's pipeline differs from the authors' code in three ways. Pixels between pixels are interpolated linearly, not by a
+sym6 wavelet filter of the doubled image. The mirrored border goes on without end, where theirs turns black after one
+image's width. And p is clamped to [0, 1], theirs at 0 only: it can pass 1, where it changes no more, and takes as long
+to come back.
+
 All of it is differentiable twice with respect to the image: penalties are taken on the image *before* it. No sample
 depends on another, so a single pass stays exact.
 
@@ -109,8 +114,7 @@ def pipeline(policy: dict[str, float]) -> Augmentation:
     geometry (scale, rotation, stretch, translation), colour (brightness, contrast, luma flip, hue, saturation) and
     cutout. ADA's "bgc" is the first three with 1; R3GAN's is those and cutout, colour with 1/2.
 
-    Different from the paper: pixels between pixels are interpolated linearly, not by a wavelet filter of the doubled
-    image. Images need 1 or 3 channels where colours change.
+    Images need 1 or 3 channels where colours change.
     """
 
     def augmentation(draw: Draw, stream: str, p: float | Tensor) -> Transform:
@@ -236,12 +240,16 @@ def _about_grey(angle: Tensor, grey: Tensor) -> Tensor:
 
 
 def resampled(x: Tensor, matrix: Tensor, interpolation: int, padding: int) -> Tensor:
-    """Images ``[N, C, H, W]`` with the pixel at place v taken from place M v, M of ``[N, 3, 3]``, a constant.
+    """Images ``[N, C, R, R]`` with the pixel at place v taken from place M v, M of ``[N, 3, 3]``, a constant.
 
-    On GPUs the gradient is summed in no fixed order.
+    Beyond the border there are zeros, or the image mirrored at its outermost pixels, which are not repeated (numpy's
+    "reflect", as the authors pad). On GPUs the gradient is summed in no fixed order.
     """
+    size = x.shape[-1]
     grid = affine_grid(matrix[:, :2].to(x.dtype), list(x.shape), align_corners=False)
-    return _Resample.apply(x, grid, interpolation, padding)
+    # Places are in units of half the image. With align_corners, grid_sample's are of half the way between the middles
+    # of the outermost pixels, and there it mirrors; without, it would mirror at the image's edge and repeat these.
+    return _Resample.apply(x, grid * (size / (size - 1)), interpolation, padding)
 
 
 class _Resample(torch.autograd.Function):
@@ -252,7 +260,7 @@ class _Resample(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, grid: Tensor, interpolation: int, padding: int) -> Tensor:
         modes = {BILINEAR: "bilinear", NEAREST: "nearest"}, {ZEROS: "zeros", REFLECTION: "reflection"}
-        return grid_sample(x, grid, modes[0][interpolation], modes[1][padding], align_corners=False)
+        return grid_sample(x, grid, modes[0][interpolation], modes[1][padding], align_corners=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -271,7 +279,7 @@ class _Transpose(torch.autograd.Function):
     def forward(gradient: Tensor, grid: Tensor, shape: torch.Size, interpolation: int, padding: int) -> Tensor:
         like = torch.empty(shape, dtype=gradient.dtype, device=gradient.device)  # its values play no part
         backward = torch.ops.aten.grid_sampler_2d_backward
-        return backward(gradient, like, grid, interpolation, padding, False, [True, False])[0]
+        return backward(gradient, like, grid, interpolation, padding, True, [True, False])[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

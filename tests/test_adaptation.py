@@ -371,13 +371,24 @@ def test_images_are_drawn_with_what_is_read_in_them_too(finished, tmp_path, caps
     assert Image.open(predictions).size == (300, 240)
 
 
-@pytest.mark.parametrize("option", [["--class", "1"], ["--truncation", "0.5"], ["--interpolate", "2"]])
+@pytest.mark.parametrize("option", [["--class", "1"], ["--truncation", "0"], ["--interpolate", "2"], ["--seed", "0"]])
 def test_options_of_generators_are_refused(finished, option):
     with pytest.raises(
         UserError, match=f"{option[0]} is for generators, and .*/run is of game.name=adaptation"
     ) as caught:
         sample.main([str(finished / "moons/run"), *option])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--count", "--columns"])
+def test_options_of_images_are_refused_for_points(finished, option):
+    with pytest.raises(UserError, match=f"{option} is for images, and moons has none"):
+        sample.main([str(finished / "moons/run"), option, "2"])
+
+
+def test_a_seed_of_latents_is_refused_where_there_are_none(finished):
+    with pytest.raises(UserError, match=r"--seed is of latents, and .*/run is of game.name=adaptation"):
+        evaluate.main([str(finished / "moons/run"), "--seed", "1"])
 
 
 def test_a_run_that_chose_nothing_has_no_best(finished, tmp_path):

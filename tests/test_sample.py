@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy
 import pytest
@@ -21,7 +22,15 @@ def finished(tmp_path_factory):
     assert run(folder, "run.name=classes", "game.conditional=true") == 0
     assert run(folder, recipe="configs/ring.yaml") == 0
     assert run(folder, "run.name=ring-by-class", "game.conditional=true", recipe="configs/ring.yaml") == 0
+    assert run(folder, "game.conditional=true", recipe=str(styled_recipe(folder))) == 0
     return folder
+
+
+def styled_recipe(folder) -> Path:
+    """A recipe with a mapping network on the digits."""
+    path = folder / "styled.yaml"
+    path.write_text("{model: {name: stylegan2, minibatch_std: 1}}")
+    return path
 
 
 def pixels(path, *options: str) -> numpy.ndarray:
@@ -53,6 +62,18 @@ def test_classes(finished):
     assert grid.shape[1] > grid.shape[0]
 
 
+@pytest.mark.parametrize("options", [["--count", "6"], ["--interpolate", "3"]])
+def test_truncation_of_styles(finished, options):
+    """At 1 nothing changes. At 0 samples of a class are the same whatever the seed, and a walk stands still."""
+    folder = finished / "styled"
+    whole = pixels(folder, *options)
+    assert (pixels(folder, "--truncation", "1", *options) == whole).all()
+    assert (pixels(folder, "--truncation", "0.5", *options) != whole).any()
+    none = pixels(folder, "--truncation", "0", *options)
+    assert (none != whole).any()
+    assert (pixels(folder, "--truncation", "0", "--seed", "1", *options) == none).all()
+
+
 def test_points_are_drawn_over_the_target(finished):
     assert pixels(finished / "ring", "--count", "100").shape == (500, 500, 3)
 
@@ -70,7 +91,14 @@ WRONG = {
     "no class": (["{}/plain", "--class", "1"], "class-conditional"),
     "class out of range": (["{}/classes", "--class", "10"], "from 0 to 9"),
     "truncation": (["{}/plain", "--truncation", "0"], "above 0"),
+    "no number": (["{}/plain", "--truncation", "nan"], "above 0"),
+    "truncation of styles": (["{}/styled", "--truncation", "-0.1"], "from 0 up"),
+    "no number of styles": (["{}/styled", "--truncation", "inf"], "from 0 up"),
+    "truncated walk": (["{}/plain", "--truncation", "1", "--interpolate", "2"], "cannot be used together"),
     "points": (["{}/ring", "--interpolate", "2"], "makes points"),
+    "columns of points": (["{}/ring", "--columns", "2"], "--columns is for images"),
+    "number of a walk's samples": (["{}/plain", "--interpolate", "2", "--count", "9"], "--count cannot be used"),
+    "t-SNE of samples": (["{}/plain", "--tsne"], "--tsne draws features"),
 }
 
 

@@ -2,13 +2,28 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adversarial.augmentation import ADA, DIFFAUGMENT, NAMES, PIPELINE, augmentation, diffaugment, pipeline, resamples
+from adversarial.augmentation import (
+    ADA,
+    BILINEAR,
+    DIFFAUGMENT,
+    NAMES,
+    NEAREST,
+    PIPELINE,
+    REFLECTION,
+    ZEROS,
+    augmentation,
+    diffaugment,
+    pipeline,
+    resampled,
+    resamples,
+)
 from adversarial.draws import Draw
 from adversarial.penalties import Consistency
 from tests.adversarial.toy_games import SeededDraw
@@ -207,6 +222,63 @@ def test_geometry_scales_about_the_middle():
     assert bool((got[..., :3, :] == 0).all())
 
 
+# --- the border ------------------------------------------------------------------------------------------------------
+
+
+def placed(x: Tensor, scale: float, shift: tuple[float, float], interpolation: int, padding: int) -> Tensor:
+    """``resampled`` with the pixel (j, i) of every image taken from ``scale`` times its place about the middle, and
+    ``shift`` (right, down) pixels on.
+    """
+    right, down = (2 * pixels / x.shape[-1] for pixels in shift)
+    matrix = torch.tensor([[scale, 0, right], [0, scale, down], [0, 0, 1]], dtype=torch.float64)
+    return resampled(x, matrix.expand(len(x), 3, 3), interpolation, padding)
+
+
+def padded_and_read(x: Tensor, scale: float, shift: tuple[float, float], mode: str) -> Tensor:
+    """The same by numpy: padded by three times the image on each side, then read off linearly along each axis."""
+    size = x.shape[-1]
+    margin = 3 * size
+    wide = numpy.pad(x.numpy(), [(0, 0), (0, 0), (margin, margin), (margin, margin)], mode=mode)
+    middle, places = margin + (size - 1) / 2, numpy.arange(wide.shape[-1])
+    columns, rows = (middle + scale * (numpy.arange(size) - (size - 1) / 2) + pixels for pixels in shift)
+    wide = numpy.apply_along_axis(lambda line: numpy.interp(columns, places, line), 3, wide)
+    return torch.from_numpy(numpy.apply_along_axis(lambda line: numpy.interp(rows, places, line), 2, wide))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (0, -3), (0.3, -2.6), (-9, 11.25)])
+@pytest.mark.parametrize("scale", [1.0, -1.0, 0.7, 1.9])
+@pytest.mark.parametrize("size", [2, 5, 8])
+@pytest.mark.parametrize(("padding", "mode"), [(REFLECTION, "reflect"), (ZEROS, "constant")])
+def test_beyond_the_border_as_numpy_pads(size, scale, shift, padding, mode):
+    x = images(2, size=size)
+    shift = tuple(pixels * size / 8 if pixels % 1 else pixels % (2 * size) for pixels in shift)
+    got = placed(x, scale, shift, BILINEAR, padding)
+    torch.testing.assert_close(got, padded_and_read(x, scale, shift, mode), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [5, 8, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_pixels_with_zeros_beyond_are_copies(size, dtype):
+    """Bit for bit, whatever the shift: the nearest pixel of a place that is one up to rounding."""
+    x = images(1, size=size).to(dtype)
+    wide = numpy.pad(x.numpy(), [(0, 0), (0, 0), (size, size), (size, size)])
+    for pixels in range(-size, size + 1):
+        want = wide[:, :, size : 2 * size, size + pixels : 2 * size + pixels]
+        assert torch.equal(placed(x, 1.0, (pixels, 0), NEAREST, ZEROS), torch.from_numpy(want))
+
+
+@pytest.mark.parametrize("padding", [REFLECTION, ZEROS])
+@pytest.mark.parametrize("interpolation", [BILINEAR, NEAREST])
+def test_derivatives_beyond_the_border(interpolation, padding):
+    x = images(2, 1, 4).requires_grad_()
+
+    def transform(x: Tensor) -> Tensor:
+        return placed(x, 1.7, (1.2, -0.4), interpolation, padding)
+
+    assert torch.autograd.gradcheck(transform, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: transform(x).pow(3), (x,))
+
+
 def colour_draw(happens: list[float], turns=(0.5, 0.5), sizes=(0.0, 0.0, 0.0)) -> Fixed:
     return Fixed(2, augment_colour=happens, augment_colour_turns=list(turns), augment_colour_sizes=list(sizes))
 
@@ -239,7 +311,7 @@ def test_hue_and_saturation_leave_grey_alone():
 def test_rotation_turns_all_the_way():
     """The blob on the right is found at every angle, at its distance from the middle."""
     x = torch.zeros(200, 1, 17, 17, dtype=torch.float64)
-    x[..., 8, 12] = 1
+    x[..., 8, 11] = 1  # its mirror image, beyond the border, is 13 from the middle: further than the corners
     n = len(x)
 
     class Turning(Fixed):
@@ -251,7 +323,7 @@ def test_rotation_turns_all_the_way():
     place = torch.arange(17, dtype=torch.float64) - 8
     mass = seen.sum((1, 2))
     down, right = (seen * place[:, None]).sum((1, 2)) / mass, (seen * place).sum((1, 2)) / mass
-    assert ((down**2 + right**2).sqrt() - 4).abs().max() < 0.5
+    assert ((down**2 + right**2).sqrt() - 3).abs().max() < 0.5
     quarters = (torch.atan2(down, right) / (math.pi / 2)).floor()
     assert set(quarters.tolist()) == {-2.0, -1.0, 0.0, 1.0}
 

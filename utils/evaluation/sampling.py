@@ -1,6 +1,10 @@
-"""What a generator makes from latents: images or points."""
+"""What a generator makes from latents: images or points.
 
-from collections.abc import Iterator
+A generator with a mapping network (StyleGAN2) has ``map``, from latents to styles w, and ``synthesise``, from styles to
+images. There truncation and walks are of styles.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +13,10 @@ from torch import Tensor, nn
 from adversarial.draws import rng
 
 BATCH = 500
+MEAN_OF = 10_000  # latents that a mean style is computed from, as in StyleGAN2's projection
+# From so many dimensions on, latents lie near enough to a sphere for walks on great circles: one walk in 10,000 goes
+# more than 1.5 times as far out as its farther end. In 3 it is one in 30: ends of different length are often opposite.
+SPHERE = 8
 
 
 def latents(count: int, dimension: int, seed: int, truncation: float | None = None) -> Tensor:
@@ -28,33 +36,84 @@ def every_class(count: int, classes: int) -> Tensor | None:
     return torch.arange(count) % classes if classes else None
 
 
-@torch.no_grad()
 def sample(generator: nn.Module, latent: Tensor, label: Tensor | None) -> Tensor:
     """What a generator in evaluation mode makes of latents ``[N, latent_dim]``: ``[N, ...]`` on the CPU.
 
     In PyTorch's default precision, whatever the generator's own.
     """
+    return _in_batches(generator, generator, latent, label)
+
+
+def has_mapping(generator: nn.Module) -> bool:
+    """Whether a generator maps latents to styles first."""
+    return hasattr(generator, "map") and hasattr(generator, "synthesise")
+
+
+def styles(generator: nn.Module, latent: Tensor, label: Tensor | None, truncation: float | None = None) -> Tensor:
+    """The styles w ``[N, L, d]`` of latents, on the CPU.
+
+    With ``truncation`` ψ they are w̄ + ψ (w - w̄), w̄ the mean style of the sample's class (Karras et al. 2019, appendix
+    B): 1 changes nothing, and at 0 all samples of a class are the same.
+    """
+    w = _in_batches(generator, generator.map, latent, label)
+    if truncation is None:
+        return w
+    classes = [None] * len(w) if label is None else label.tolist()
+    means = {k: mean_style(generator, latent.shape[1], k) for k in set(classes)}
+    return torch.lerp(torch.stack([means[k] for k in classes]), w, truncation)
+
+
+def mean_style(generator: nn.Module, dimension: int, label: int | None) -> Tensor:
+    """The mean w ``[L, d]`` over many latents, always the same ones, of a class or without classes."""
+    batches = latents(MEAN_OF, dimension, seed=0).split(BATCH)
+    of_class = None if label is None else torch.full((BATCH,), label)
+    return torch.stack([styles(generator, batch, of_class).mean(0) for batch in batches]).mean(0)
+
+
+def synthesise(generator: nn.Module, w: Tensor) -> Tensor:
+    """What a generator makes of styles ``[N, L, d]``, as ``sample`` does of latents."""
+    return _in_batches(generator, lambda w, _: generator.synthesise(w), w, None)
+
+
+@torch.no_grad()
+def _in_batches(
+    generator: nn.Module, function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, label: Tensor | None
+) -> Tensor:
+    """A function of the generator in evaluation mode, on the CPU and in PyTorch's default precision."""
     device = next(generator.parameters()).device
-    labels = [None] * -(-len(latent) // BATCH) if label is None else label.split(BATCH)
+    labels = [None] * -(-len(x) // BATCH) if label is None else label.split(BATCH)
     with evaluating(generator):
         made = [
-            generator(z.to(device), None if y is None else y.to(device)).to(torch.get_default_dtype()).cpu()
-            for z, y in zip(latent.split(BATCH), labels, strict=True)
+            function(part.to(device), None if y is None else y.to(device)).to(torch.get_default_dtype()).cpu()
+            for part, y in zip(x.split(BATCH), labels, strict=True)
         ]
     return torch.cat(made)
 
 
-def interpolation(rows: int, columns: int, dimension: int, seed: int) -> Tensor:
-    """Latents ``[rows * columns, dimension]``: each row walks from one latent to another along a great circle.
+def walks(ends: Tensor, columns: int) -> Tensor:
+    """Latents ``[rows * columns, d]``: each row walks from one of ``ends`` ``[2 * rows, d]`` to another, on a great
+    circle.
 
-    Spherical, because Gaussian latents lie near a sphere that a straight line would leave (White 2016).
+    Spherical, because Gaussian latents lie near a sphere that a straight line would leave (White 2016). In few
+    dimensions they do not, and the line is straight.
     """
-    ends = latents(2 * rows, dimension, seed)
-    a, b = ends[:rows, None], ends[rows:, None]
-    t = torch.linspace(0, 1, columns)[None, :, None]
+    if ends.shape[1] < SPHERE:
+        return straight_walks(ends, columns)
+    a, b, t = _between(ends, columns)
     # The clamp keeps sin(angle) above 0: parallel ends have no great circle, and give nearly a straight line.
     angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-0.9999, 0.9999))[..., None]
     return ((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)).flatten(0, 1)
+
+
+def straight_walks(ends: Tensor, columns: int) -> Tensor:
+    """Latents or styles ``[rows * columns, ...]``: each row walks on a straight line through ``[2 * rows, ...]``."""
+    return torch.lerp(*_between(ends, columns)).flatten(0, 1)
+
+
+def _between(ends: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Begin and end of each row, ``[rows, 1, ...]``, and the share of the way, ``[1, columns, 1, ...]``."""
+    a, b = ends[:, None].chunk(2)
+    return a, b, torch.linspace(0, 1, columns).reshape(1, columns, *[1] * (ends.ndim - 1))
 
 
 @contextmanager

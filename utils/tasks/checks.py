@@ -1,5 +1,8 @@
 """What several tasks check of a config and of a critic."""
 
+from argparse import Namespace
+from collections.abc import Iterable
+
 from utils.config.sections import Config
 from utils.errors import UserError
 
@@ -24,3 +27,10 @@ def judges_in_one_call(config: Config) -> bool:
     gradient for the generator, and R1 without R2 (or R2 without R1) takes one for its slope.
     """
     return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
+
+
+def refuse_options(options: Namespace, names: Iterable[str], why: str) -> None:
+    """Raise UserError if an option of ``sample.py`` was given that would do nothing."""
+    for name in names:
+        if vars(options)[name] is not None:
+            raise UserError(f"--{name} {why}.")

@@ -19,8 +19,8 @@ from utils.data.randomness import seeded
 from utils.data.samples import Samples
 from utils.errors import UserError
 from utils.evaluation.predictions import predict, prepared_batches, subset
-from utils.tasks.checks import check_rule
-from utils.tasks.task import Pictures
+from utils.tasks.checks import check_rule, refuse_options
+from utils.tasks.task import COLUMNS, COUNT, Pictures
 from utils.training import checkpoint
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
@@ -86,13 +86,16 @@ class DomainTask:
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The picture of features, and for images some of them with the class that the recogniser predicts."""
-        for option in ("class", "truncation", "interpolate"):
-            if vars(options)[option] is not None:
-                raise UserError(f"--{option} is for generators, and {options.run} is of game.name={config.game.name}.")
+        for_generators = ["class", "truncation", "interpolate", "seed"]
+        refuse_options(
+            options, for_generators, f"is for generators, and {options.run} is of game.name={config.game.name}"
+        )
         data = self.load(config)
-        made = {"embedding": self.picture(config, players, data, options.tsne)}
+        if len(data.shape) != 3:
+            refuse_options(options, ["count", "columns"], f"is for images, and {data.name} has none")
+        made = {"embedding": self.picture(config, players, data, bool(options.tsne))}
         if len(data.shape) == 3:
-            made["predictions"] = _captioned(players.average, data, options.count, options.columns)
+            made["predictions"] = _captioned(players.average, data, options.count or COUNT, options.columns or COLUMNS)
         return made
 
 

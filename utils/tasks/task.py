@@ -14,6 +14,7 @@ from utils.training.players import Players
 from utils.training.state import RunState, Sizes
 
 Pictures = dict[str, Tensor]  # uint8 [3, H, W] by name
+COUNT, COLUMNS = 64, 8  # what sample.py draws unless its options say otherwise
 
 
 class Task(Protocol):
@@ -60,7 +61,9 @@ class Task(Protocol):
         ...
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
-        """The pictures that ``sample.py`` writes, as its ``options`` ask. ``state`` is the checkpoint's.
+        """The pictures that ``sample.py`` writes, as its ``options`` ask; those that were not given are None.
+
+        ``state`` is the checkpoint's.
 
         Raises UserError for options that do not fit the run.
         """

@@ -1,9 +1,10 @@
-"""Exponential moving average of a network: parameters and buffers."""
+"""Exponential moving average of a network: its weights and the statistics that belong to them."""
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def averaged(module: nn.Module) -> nn.Module:
@@ -15,13 +16,27 @@ def averaged(module: nn.Module) -> nn.Module:
 def update(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Move ``average`` to decay · average + (1 - decay) · module, in place.
 
-    BatchNorm's running statistics are averaged like the weights that they belong to; integer buffers are copied.
+    BatchNorm's running statistics are averaged like the weights that they belong to. All other buffers are copied: a
+    count, a constant, or the unit vectors of spectral norm, whose mean would be too short.
     """
-    ours = [*average.parameters(), *average.buffers()]
-    theirs = [*module.parameters(), *module.buffers()]
     # One fused operation for all of them: a loop over tensors would launch a kernel for each.
-    floats = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1.0 - decay)
-    for a, b in zip(ours, theirs, strict=True):
-        if not a.is_floating_point():
-            a.copy_(b)
+    ours = [*average.parameters(), *_statistics(average)]
+    torch._foreach_lerp_(ours, [*module.parameters(), *_statistics(module)], 1.0 - decay)
+    copy_other_buffers(average, module)
+
+
+@torch.no_grad()
+def copy_other_buffers(average: nn.Module, module: nn.Module) -> None:
+    """Copy the buffers that are not averaged from ``module`` to ``average``."""
+    for ours, theirs in zip(_other_buffers(average), _other_buffers(module), strict=True):
+        ours.copy_(theirs)
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
+
+
+def _other_buffers(network: nn.Module) -> list[Tensor]:
+    statistics = set(map(id, _statistics(network)))
+    return [buffer for buffer in network.buffers() if id(buffer) not in statistics]

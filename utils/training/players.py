@@ -121,6 +121,8 @@ class Players:
         """Set the networks to what ``networks`` gave."""
         for name, module in self._networks().items():
             module.load_state_dict(tensors[name])
+        # Earlier versions averaged all buffers, and made the unit vectors of spectral norm too short.
+        average.copy_other_buffers(self.average, self.generator)
 
     @property
     def stateful(self) -> list[Stateful]:

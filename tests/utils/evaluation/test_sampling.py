@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from models import stylegan2
+from utils.data.randomness import seeded
 from utils.evaluation import sampling
-from utils.evaluation.sampling import evaluating, every_class, interpolation, latents, sample
+from utils.evaluation.sampling import evaluating, every_class, latents, sample, walks
 
 ROUND = torch.finfo(torch.float32).eps
+
+
+def interpolation(rows: int, columns: int, dimension: int, seed: int) -> torch.Tensor:
+    return walks(latents(2 * rows, dimension, seed), columns)
 
 
 # --- Latents
@@ -102,6 +108,77 @@ def test_a_walk_of_one_picture_is_its_beginning():
 def test_rows_walk_between_latents_of_their_own():
     walk = interpolation(2, 3, 8, seed=0).view(2, 3, 8)
     assert not torch.equal(walk[0], walk[1])
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 7])
+def test_a_walk_in_few_dimensions_is_straight(dimension):
+    walk = interpolation(200, 5, dimension, seed=0).view(200, 5, dimension)
+    torch.testing.assert_close(walk[:, 1:].diff(dim=1), walk[:, :-1].diff(dim=1), rtol=0, atol=16 * ROUND)
+    farther = torch.maximum(walk[:, 0].norm(dim=1), walk[:, -1].norm(dim=1))[:, None]
+    assert bool((walk.norm(dim=2) <= farther * (1 + 4 * ROUND)).all())
+
+
+def test_a_walk_in_eight_dimensions_stays_about_as_far_out_as_its_ends():
+    """Few of 2,000 walks go half as far out again, and their middle is no nearer, as a straight line's would be."""
+    walk = interpolation(2000, 5, 8, seed=0).view(2000, 5, 8).norm(dim=2)
+    farther = torch.maximum(walk[:, 0], walk[:, -1])[:, None]
+    assert int((walk > 1.5 * farther).any(1).sum()) <= 2
+    assert float(walk[:, 2].median()) == pytest.approx(float(walk[:, [0, -1]].median()), rel=0.05)
+
+
+# --- Styles
+
+
+@pytest.fixture(params=[0, 3], ids=["plain", "classes"])
+def styled(request):
+    with seeded(0, "test"):
+        config = stylegan2.Config(latent_dim=6, mapping_layers=2, channel_max=4)
+        generator = stylegan2.Generator(config, (1, 8, 8), request.param)
+        for block in generator.blocks:
+            for layer in block.layers:
+                nn.init.ones_(layer.strength)  # noise that the latent does not explain
+    return generator, request.param
+
+
+def test_styles_make_the_samples(styled):
+    generator, classes = styled
+    z, label = latents(9, 6, seed=0), every_class(9, classes)
+    w = sampling.styles(generator, z, label)
+    assert torch.equal(w, sampling.styles(generator, z, label, truncation=1.0))
+    torch.testing.assert_close(sampling.synthesise(generator, w), sample(generator, z, label), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("psi", [0.0, 0.3, 1.5])
+def test_truncation_moves_styles_to_the_mean_of_their_class(styled, psi):
+    """Against the mean over other latents: 5 standard errors of the difference of two means of 10,000."""
+    generator, classes = styled
+    z, label = latents(9, 6, seed=1), every_class(9, classes)
+    w, got = (sampling.styles(generator, z, label, truncation) for truncation in (None, psi))
+    for k in range(classes or 1):
+        others = sampling.styles(generator, latents(10_000, 6, seed=2), torch.full((10_000,), k) if classes else None)
+        mean, error = others.mean(0), others.std(0) * math.sqrt(2 / 10_000)
+        mine = slice(k, None, classes or 1)
+        assert bool(((got[mine] - (mean + psi * (w[mine] - mean))).abs() <= 5 * abs(1 - psi) * error).all())
+
+
+def test_at_0_all_samples_of_a_class_are_the_same(styled):
+    generator, classes = styled
+    label = every_class(9, classes)
+    w = sampling.styles(generator, latents(9, 6, seed=1), label, truncation=0.0)
+    images = sampling.synthesise(generator, w)
+    for k in range(classes or 1):
+        mine = slice(k, None, classes or 1)
+        assert torch.equal(w[mine], w[k].expand_as(w[mine]))
+        torch.testing.assert_close(images[mine], images[k].expand_as(images[mine]), rtol=1e-5, atol=1e-5)
+    if classes:
+        assert float((images[0] - images[1]).abs().max()) > 1e-2
+
+
+def test_walks_of_styles_are_straight_in_any_dimension():
+    ends = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(2, dim=0)
+    walk = sampling.straight_walks(ends, 5).view(2, 5, 3, 16)
+    want = torch.stack([ends[:2] + t * (ends[2:] - ends[:2]) for t in (0.0, 0.25, 0.5, 0.75, 1.0)], dim=1)
+    torch.testing.assert_close(walk, want, rtol=1e-5, atol=1e-5)
 
 
 # --- Samples

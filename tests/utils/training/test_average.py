@@ -1,55 +1,68 @@
 """The moving average against a plain loop, and what it must leave alone."""
 
-import copy
+import operator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from models import dcgan
+from models import FAMILIES, dcgan, resnet_gan
+from utils.data.randomness import seeded
 from utils.training.average import averaged, update
+from utils.training.sync_batchnorm import synchronise
 
 ROUND = torch.finfo(torch.float64).eps  # of a double
 
 
 class Network(nn.Module):
-    """Parameters, float buffers, an integer buffer, and one that is not saved."""
+    """Parameters, BatchNorm's running statistics, and buffers that are none, though one of them is called like one."""
 
     def __init__(self, seed: int):
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(torch.randn(4, 3, 2, 2, generator=draw, dtype=torch.float64))
         self.fixed = nn.Parameter(torch.randn(3, generator=draw, dtype=torch.float64), requires_grad=False)
-        self.register_buffer("mean", torch.randn(5, generator=draw, dtype=torch.float64))
+        self.norm = nn.BatchNorm1d(5, affine=False, dtype=torch.float64)
+        self.norm.running_mean.copy_(torch.randn(5, generator=draw, dtype=torch.float64))
+        self.norm.running_var.copy_(torch.rand(5, generator=draw, dtype=torch.float64))
+        self.norm.num_batches_tracked.fill_(seed)
+        self.register_buffer("running_mean", torch.randn(5, generator=draw, dtype=torch.float64))
         self.register_buffer("hidden", torch.randn(2, generator=draw, dtype=torch.float64), persistent=False)
         self.register_buffer("count", torch.tensor(seed))
         self.register_buffer("mask", torch.tensor([True, seed % 2 == 0]))
 
 
-FLOATS = ["weight", "fixed", "mean", "hidden"]
+AVERAGED = ["weight", "fixed", "norm.running_mean", "norm.running_var"]
+COPIED = ["running_mean", "hidden", "count", "mask", "norm.num_batches_tracked"]
+
+
+def tensors(network: nn.Module, names: list[str]) -> dict[str, Tensor]:
+    return {name: operator.attrgetter(name)(network).detach().clone() for name in names}
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.5, 0.999, 1.0])
 def test_against_a_plain_loop(decay):
     """Over 10 steps. Each step rounds 4 times, by at most half a rounding error of a number below 2 · 5 = 10."""
     average = averaged(Network(0))
-    want = {name: getattr(average, name).clone() for name in FLOATS}
+    want = tensors(average, AVERAGED)
     for step in range(1, 11):
         network = Network(step)
         update(average, network, decay)
-        want = {name: decay * want[name] + (1 - decay) * getattr(network, name).detach() for name in FLOATS}
+        want = {name: decay * want[name] + (1 - decay) * x for name, x in tensors(network, AVERAGED).items()}
     largest = max(float(value.abs().max()) for value in want.values())
     assert largest < 5
-    for name in FLOATS:
-        error = (getattr(average, name) - want[name]).abs().max()
+    for name, got in tensors(average, AVERAGED).items():
+        error = (got - want[name]).abs().max()
         assert float(error) <= 10 * 2 * 4 * 10 * ROUND / 2  # twice: the loop rounds as well
 
 
-def test_integers_and_masks_are_copied():
+@pytest.mark.parametrize("decay", [0.0, 0.999, 1.0])
+@pytest.mark.parametrize("name", COPIED)
+def test_what_is_no_statistic_is_copied(name, decay):
     average, network = averaged(Network(0)), Network(7)
-    update(average, network, 0.999)
-    assert average.count.item() == 7
-    assert torch.equal(average.mask, network.mask)
+    update(average, network, decay)
+    assert torch.equal(tensors(average, [name])[name], tensors(network, [name])[name])
 
 
 def test_a_decay_of_0_copies_bit_for_bit():
@@ -63,16 +76,16 @@ def test_a_decay_of_0_copies_bit_for_bit():
 
 def test_a_decay_of_1_stays_bit_for_bit():
     average = averaged(Network(0))
-    before = copy.deepcopy(average)
+    before = tensors(average, AVERAGED)
     update(average, Network(7), 1.0)
-    assert all(torch.equal(getattr(average, name), getattr(before, name)) for name in FLOATS)
+    assert all(torch.equal(x, before[name]) for name, x in tensors(average, AVERAGED).items())
 
 
 def test_the_network_is_left_alone():
     average, network = averaged(Network(0)), Network(7)
-    before = copy.deepcopy(network)
+    before = tensors(network, AVERAGED + COPIED)
     update(average, network, 0.5)
-    assert all(torch.equal(getattr(network, name), getattr(before, name)) for name in [*FLOATS, "count", "mask"])
+    assert all(torch.equal(x, before[name]) for name, x in tensors(network, AVERAGED + COPIED).items())
 
 
 def test_an_average_is_a_frozen_copy_in_evaluation_mode():
@@ -104,6 +117,42 @@ def test_a_real_generator_keeps_its_layout_and_its_running_statistics(norm):
     assert all(
         torch.equal(a, b) for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True)
     )
+
+
+SPECTRAL = {
+    "dcgan": dcgan.Config(latent_dim=4, generator_width=4, generator_norm="spectral"),
+    "resnet_gan": resnet_gan.Config(latent_dim=4, generator_width=4, generator_spectral=True),
+}
+
+
+@pytest.mark.parametrize("family", SPECTRAL)
+def test_an_average_with_spectral_norm_has_weights_of_norm_1(family):
+    """Within 3 %: the vectors are those of the network's weights, which are near the average's."""
+    with seeded(0, "test"):
+        size = 8 if family == "dcgan" else 32
+        network = FAMILIES[family].generator(SPECTRAL[family], (1, size, size), 0)
+        average, optimizer = averaged(network), torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(50):
+            network(torch.randn(8, 4)).diff(dim=0).square().mean().neg().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            update(average, network, 0.9)
+    layers = [module for module in average.modules() if is_parametrized(module, "weight")]
+    assert len(layers) >= 3
+    for layer in layers:
+        matrix = layer.parametrizations.weight[0]._reshape_weight_to_matrix(layer.weight)
+        assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, abs=0.03)
+
+
+def test_statistics_of_any_batch_norm_are_averaged():
+    """A network synchronised over processes has another class of norm than its average."""
+    average, network = (nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2))
+    nn.init.constant_(network[0].running_mean, 8.0)
+    nn.init.constant_(network[0].running_var, 5.0)
+    synchronise(network)
+    update(average, network, 0.75)
+    assert average[0].running_mean.tolist() == [2, 2, 2]
+    assert average[0].running_var.tolist() == [2, 2, 2]
 
 
 def test_another_architecture_is_an_error():

@@ -9,7 +9,7 @@ from models import dcgan, mlp
 from utils.config.sections import Config
 from utils.errors import UserError
 from utils.tasks.generation import Generation
-from utils.training import checkpoint
+from utils.training import average, checkpoint
 from utils.training.players import Players, first_not_finite
 from utils.training.state import RunState, Sizes
 
@@ -30,13 +30,14 @@ def built(config: Config, classes: int = 3, shape: tuple[int, ...] = (1, 8, 8)) 
 
 
 def train(players: Players, steps: range) -> Players:
-    """Move both networks, the average by another way than its network."""
+    """Move both networks, and the average as the loop does."""
     for step in steps:
         z = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
         players.critic(players.generator(z)).sum().backward()
         for optimizer in players.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
+        average.update(players.average, players.generator, 0.9)
     return players
 
 
@@ -174,6 +175,24 @@ def test_a_generator_comes_without_its_data(config, tmp_path, raw):
     assert not network.training
     assert state.step == 2
     assert same(loaded.critic.state_dict(), players.critic.state_dict())
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_unit_vectors_that_an_earlier_version_averaged_are_mended(config, tmp_path, restore):
+    """Too short by a third, as they were, they make the singular values of the weights in use too large."""
+    config.model.generator_norm = "spectral"
+    players = trained(config)
+    tensors = players.tensors()
+    for name, value in tensors["generator_ema"].items():
+        if name.endswith(("._u", "._v")):
+            tensors["generator_ema"][name] = value * 2 / 3
+    checkpoint.save(tmp_path, tensors, RunState(2, sizes=Sizes((1, 8, 8), 3)), keep=2)
+    if restore:
+        other = built(config)
+        other.restore(checkpoint.newest(tmp_path, print))
+    else:
+        other, _ = Players.load(config, tmp_path, Generation().networks, print)
+    assert same(other.average.state_dict(), players.average.state_dict())
 
 
 def test_a_run_without_checkpoints_has_no_players(config, tmp_path):
