@@ -30,7 +30,6 @@ TINY = {
         "model.channel_max=4",
         "model.latent_dim=8",
         "model.mapping_layers=1",
-        "model.label_layers=1",
         "data.resolution=8",
     ],
     "dense": ["model.width=8", "model.critic_width=8"],

@@ -8,6 +8,8 @@ import torch
 
 from models import FAMILIES, auxiliary, dcgan, dense, domain, lenet, mlp, resnet, resnet_gan, stylegan2
 from tests.models.image_pairs import away_from_zero
+from utils.config.checks import OF_LABELS
+from utils.data.randomness import seeded
 
 
 @pytest.mark.parametrize("classes", [0, 3], ids=["unconditional", "conditional"])
@@ -23,6 +25,59 @@ def test_dcgan_shapes(resolution, channels, norm, classes):
     assert images.shape == (2, *shape)
     assert images.abs().max() <= 1
     assert critic(images, label).shape == (2,)
+
+
+# For each key of each family that makes samples, another value than that of a small pair of networks.
+OTHER_VALUES = {
+    "mlp": ({"width": 4}, {"latent_dim": 3, "width": 5, "depth": 2}),
+    "dcgan": (
+        {"latent_dim": 5, "generator_width": 2, "critic_width": 2},
+        {"latent_dim": 6, "generator_width": 3, "critic_width": 3, "generator_norm": "group", "critic_norm": "group"},
+    ),
+    "resnet_gan": (
+        {"latent_dim": 8, "generator_width": 2, "critic_width": 2},
+        {
+            "layout": "biggan", "latent_dim": 12, "generator_width": 3, "critic_width": 3, "generator_norm": "layer",
+            "critic_norm": "layer", "generator_spectral": True, "attention": [16], "hierarchical": True,
+            "shared_embedding": 3, "initialisation": "normal",
+        },
+    ),
+    "r3gan": (
+        {"latent_dim": 5, "widths": [8, 8, 8, 8], "group_width": 4},
+        {"latent_dim": 6, "widths": [16, 8, 8, 8], "blocks": 1, "expansion": 1, "group_width": 8},
+    ),
+    "stylegan2": (
+        {"latent_dim": 5, "mapping_layers": 2, "label_layers": 2, "channel_max": 4},
+        {
+            "latent_dim": 6, "mapping_layers": 1, "label_layers": 1, "channel_base": 32, "channel_max": 5,
+            "mixing": 0.0, "critic": "plain", "minibatch_std": 1,
+        },
+    ),
+}  # fmt: skip
+
+
+def of_a_pair(family: str, classes: int, **fields) -> list[torch.Tensor]:
+    """Samples in training and the critic's scores of noise, all drawn from the same random state."""
+    shape = (2,) if family == "mlp" else (1, 32, 32)
+    config = FAMILIES[family].config(**fields)
+    label = torch.arange(4) % classes if classes else None
+    with seeded(0, "networks"):
+        generator = away_from_zero(FAMILIES[family].generator(config, shape, classes))
+        critic = away_from_zero(FAMILIES[family].critic(config, shape, classes))
+    with seeded(0, "inputs"):
+        return [generator(torch.randn(4, config.latent_dim), label), critic(torch.randn(4, *shape), label)]
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.generator])
+def test_every_key_of_a_family_does_something(family):
+    """With labels; without, all but those that are refused there (``utils.config.checks``)."""
+    small, others = OTHER_VALUES[family]
+    assert others.keys() == vars(FAMILIES[family].config()).keys() - {"name"}
+    for classes in (3, 0):
+        before = of_a_pair(family, classes, **small)
+        after = {key: of_a_pair(family, classes, **{**small, key: value}) for key, value in others.items()}
+        idle = [key for key, made in after.items() if all(map(torch.equal, made, before))]
+        assert idle == ([] if classes else [key for key in others if key in OF_LABELS])
 
 
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.generator])

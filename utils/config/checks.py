@@ -22,6 +22,8 @@ from utils.config.sections import (
 )
 from utils.errors import UserError
 
+# Keys of model.* that describe only what reads labels.
+OF_LABELS = ("label_layers", "shared_embedding")
 # What a penalty may need of a game (``adversarial.penalties.Penalty.needs``), in words.
 NEEDS = {
     "fakes": "fakes",
@@ -109,6 +111,14 @@ def _check_model(config: Config) -> None:
         raise UserError(
             f"model.name={config.model.name} does not play game.name={config.game.name}; choose {', '.join(families)}."
         )
+    defaults = vars(FAMILIES[config.model.name].config())
+    for key in OF_LABELS:
+        given = getattr(config.model, key, None)
+        if given != defaults.get(key) and not config.game.conditional:
+            raise UserError(
+                f"model.{key}={given} is of class-conditional networks; set game.conditional=true or "
+                f"model.{key}={defaults[key]}."
+            )
 
 
 def _check_generation(config: Config) -> None:

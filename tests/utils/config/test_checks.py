@@ -132,6 +132,14 @@ REFUSED = {
         ["game.auxiliary=1", "game.conditional=true"],
         ["game.auxiliary", "update.rule=simultaneous", "update.rule=alternating"],
     ),
+    "label-layers-without-labels": (
+        ["model.name=stylegan2", "model.label_layers=2"],
+        ["model.label_layers=2", "game.conditional=true", "model.label_layers=8"],
+    ),
+    "shared-embedding-without-labels": (
+        ["model.name=resnet_gan", "model.shared_embedding=16"],
+        ["model.shared_embedding=16", "game.conditional=true", "model.shared_embedding=0"],
+    ),
     "packs-of-classes": (["game.pack=2", "game.conditional=true"], ["game.pack=2", "game.conditional=false"]),
     "unknown-norm": (["model.critic_norm=bathc"], ["model.critic_norm 'bathc'", "did you mean 'batch'", "spectral"]),
     "null-norm": (["model.critic_norm=null"], ["model.critic_norm", "none", "batch"]),
@@ -196,7 +204,7 @@ def test_bounds_of_networks(empty, family):
     for name, field in FAMILIES[family].config.__dataclass_fields__.items():
         if type(field.default) is int:
             least = 0 if name in ("critic_depth", "shared_embedding") else 1
-            words = [f"model.name={family}", *PLAYS.get(family, [])]
+            words = [f"model.name={family}", *PLAYS.get(family, ["game.conditional=true"])]
             load(empty, [*words, f"model.{name}={least}"])
             text = refusal(empty, *words, f"model.{name}={least - 1}")
             assert text == f"model.{name} is {least - 1} and must be at least {least}."
