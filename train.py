@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from adversarial.passes import Strengths, Turn
 from adversarial.rules import RULES
 from utils import errors
 from utils.config import loading, recipes
-from utils.config.identity import check_same_run, identity
+from utils.config.identity import identity
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.run.beginning import agreed_checkpoint, check_data
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
@@ -35,7 +36,6 @@ from utils.run.signals import STOPPED, StopSignals
 from utils.tasks.registry import Task, check_sizes, task_of
 from utils.training import average, checkpoint, processes, values
 from utils.training.batches import Round, rounds
-from utils.training.checkpoint import Checkpoint
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup, seed_layers
 from utils.training.state import RunState
@@ -197,40 +197,6 @@ def warm_up(cfg: Config, game: Game, players: Players, batches: list[Round]) -> 
         for player in turn.players:
             players.optimizers[player].zero_grad()
     players.load_tensors(before)  # BatchNorm's statistics have moved
-
-
-def agreed_checkpoint(
-    cfg: Config, folder: RunFolder, group: ProcessGroup, tell: Callable[[str], None]
-) -> Checkpoint | None:
-    """The newest intact checkpoint, the same in all processes; None for none.
-
-    Raises UserError, in all of them, unless all were given the same config, see the same checkpoint, and it is of a run
-    with that config.
-    """
-    group.any(False)  # one of them may still be writing
-    saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not group.same(repr(sorted(identity(cfg).items()))):
-        raise UserError("The processes were started with different configs; give the same command on every node.")
-    name = "none" if saved is None else saved.path.name
-    if not group.same(name):
-        raise UserError(
-            f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
-            "file system that all nodes share."
-        )
-    if saved:
-        check_same_run(saved.state.config, cfg, saved.path)
-    return saved
-
-
-def check_data(saved: Checkpoint, data: Any) -> None:
-    """Raise UserError if the data set has changed since: the order of samples would be another."""
-    for name, samples in (("train_samples", data.train), ("target_samples", data.target)):
-        before, now = getattr(saved.state, name), None if samples is None else len(samples)
-        if before is not None and before != now:
-            raise UserError(
-                f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
-                "restore the data, or choose another run.name."
-            )
 
 
 def main(arguments: list[str]) -> int:
