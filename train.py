@@ -25,7 +25,7 @@ from utils.config.identity import identity
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
-from utils.run.beginning import agreed_checkpoint, check_data
+from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
@@ -110,11 +110,12 @@ def train(cfg: Config) -> int:
     tell = partial(say, folder) if first else lambda text, quiet=False: None
     with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
         saved = agreed_checkpoint(cfg, folder, stop.group, tell)
-        if saved and is_finished(folder, saved.state.step, cfg.train.steps):
+        if saved and stop.group.any(is_finished(folder, saved.state.step, cfg.train.steps)):
             tell(farewell(cfg, folder, saved.state.step))
             return 0
         with stop.group.first_alone():  # where a download is asked for, one process does it
             data = task.load(cfg)
+        digest = agreed_digest(data, stop.group)
         generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:
             with stop.group.first_alone():  # where weights are fetched
@@ -131,10 +132,10 @@ def train(cfg: Config) -> int:
         while True:
             if saved:
                 check_sizes(cfg, saved.state.sizes, data)
-                check_data(saved, data)
+                check_data(saved, data, digest)
                 players.restore(saved)
                 tell(f"Resumed from {saved.path}.")
-            state = state_of(cfg, task, data, saved.state.step if saved else 0, skipped)
+            state = state_of(cfg, task, data, digest, saved.state.step if saved else 0, skipped)
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
@@ -174,10 +175,12 @@ def attempt(
         return finish(cfg, done, saver, evaluator, stop)
 
 
-def state_of(cfg: Config, task: Task, data: Any, step: int, skipped: tuple[int, ...]) -> RunState:
+def state_of(
+    cfg: Config, task: Task, data: Any, digest: str, step: int, skipped: tuple[int, ...]
+) -> RunState:  # fmt: skip
     """The state of a run at ``step``, as its checkpoints hold it."""
     target_samples = None if data.target is None else len(data.target)
-    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples)
+    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples, digest)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:

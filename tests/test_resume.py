@@ -261,3 +261,17 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path,
             run(tmp_path, *words, recipe="configs/moons.yaml")
     assert list((tmp_path / "moons").glob("best/step-*"))
     assert run(tmp_path, *words, recipe="configs/moons.yaml") == 0
+
+
+def test_other_data_of_the_same_number_are_refused(tmp_path, monkeypatch, images):
+    with monkeypatch.context() as patch:
+        signal_at(patch, 4)
+        assert run(tmp_path / "runs", *images) == 75
+    path = tmp_path / "images/0/0.png"
+    before = path.read_bytes()
+    Image.fromarray(numpy.zeros((8, 8, 3), dtype=numpy.uint8)).save(path)
+    for more in ([], ["data.resident_gib=0"]):
+        with pytest.raises(UserError, match=r"step-00000005 was trained on other samples .* as many: restore"):
+            run(tmp_path / "runs", *images, *more)
+    path.write_bytes(before)
+    assert run(tmp_path / "runs", *images) == 0

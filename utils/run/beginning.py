@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from utils.config.identity import check_same_run, identity
+from utils.config.identity import check_same_run, in_common
 from utils.config.sections import Config
+from utils.data.samples import digest
 from utils.errors import UserError
 from utils.run.ending import FINISHED
 from utils.run.folder import RunFolder
@@ -22,10 +23,8 @@ def agreed_checkpoint(
     Raises UserError, in all of them, unless all were given the same config, see the same checkpoint, and it is of a run
     with that config.
     """
-    group.any(False)  # one of them may still be writing
+    check_in_common(cfg, group)  # waits for all of them: one may still be writing
     saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not group.same(repr(sorted(identity(cfg).items()))):
-        raise UserError("The processes were started with different configs; give the same command on every node.")
     name = "none" if saved is None else saved.path.name
     if not group.same(name):
         raise UserError(
@@ -37,6 +36,19 @@ def agreed_checkpoint(
     else:
         check_nothing_lost(cfg, folder)
     return saved
+
+
+def check_in_common(cfg: Config, group: ProcessGroup) -> None:
+    """Raise UserError, in all processes, unless all were given the same config but for ``PROCESS_KEYS``."""
+    values = in_common(cfg)
+    if group.same(repr(sorted(values.items()))):
+        return
+    # To ask about keys one by one, all must have the same keys.
+    different = []
+    if group.same(repr(sorted(values))):
+        different = [key for key in sorted(values) if not group.same(repr(values[key]))]
+    which = f" ({', '.join(different)})" if different else ""
+    raise UserError(f"The processes were started with different configs{which}; give the same command on every node.")
 
 
 def check_nothing_lost(cfg: Config, folder: RunFolder) -> None:
@@ -54,8 +66,19 @@ def check_nothing_lost(cfg: Config, folder: RunFolder) -> None:
         )
 
 
-def check_data(saved: Checkpoint, data: Any) -> None:
-    """Raise UserError if the data set has changed since: the order of samples would be another."""
+def agreed_digest(data: Any, group: ProcessGroup) -> str:
+    """The digest of what is trained on. Raises UserError, in all processes, unless all of them have the same."""
+    found = digest(data.train, data.target)
+    if not group.same(found):
+        raise UserError(
+            f"The processes read different data as '{data.name}' ({len(data.train)} samples here): give each of them "
+            "the same files."
+        )
+    return found
+
+
+def check_data(saved: Checkpoint, data: Any, found: str) -> None:
+    """Raise UserError if the data set, whose digest is ``found``, has changed since: the run would be another."""
     for name, samples in (("train_samples", data.train), ("target_samples", data.target)):
         before, now = getattr(saved.state, name), None if samples is None else len(samples)
         if before is not None and before != now:
@@ -63,3 +86,8 @@ def check_data(saved: Checkpoint, data: Any) -> None:
                 f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
                 "restore the data, or choose another run.name."
             )
+    if saved.state.data not in (None, found):
+        raise UserError(
+            f"{saved.path} was trained on other samples than data set '{data.name}' now has, though as many: restore "
+            "the data, or choose another run.name."
+        )

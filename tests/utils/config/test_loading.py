@@ -363,9 +363,9 @@ def test_the_config_in_a_runs_folder_means_that_folder(write, tmp_path, monkeypa
     assert load(path, []).run.name == "r1"  # as long as it is a config like any other
     write("", f"runs/moved/{content}")
     monkeypatch.chdir(tmp_path)
-    for given in (path, Path("runs/moved/config.yaml")):
-        run = load(given, []).run
-        assert (run.name, run.dir) == ("moved", str(given.parent.parent))
+    for place in (path, Path("runs/moved/config.yaml")):
+        run = load(place, []).run
+        assert (run.name, run.dir) == ("moved", str(place.parent.parent))
     monkeypatch.chdir(tmp_path / "runs/moved")
     run = load(Path("config.yaml"), []).run
     assert (run.name, run.dir) == ("moved", str(tmp_path / "runs"))
