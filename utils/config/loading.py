@@ -25,7 +25,9 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     """Read a YAML file with its bases, apply ``key=value`` overrides, and check every key, type, name and range.
 
     The ``config.yaml`` in a run's folder means that folder, wherever it was moved: ``run.dir`` and ``run.name`` are its
-    place. Where a later file or override gives ``model``, ``game`` or ``data`` another name, keys that only the former name
+    place.
+
+    Where a later file or override gives ``model``, ``game`` or ``data`` another name, keys that only the former name
     has are left out, which a warning tells. Raises UserError with one sentence for the first thing that is wrong.
     """
     files, command_line = _with_bases(recipe), ("the command line", _parse_overrides(overrides))

@@ -13,16 +13,17 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
-from torch import Tensor, nn
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.training.state import RunState
@@ -30,6 +31,7 @@ from utils.training.state import RunState
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _STEP = re.compile(r"step-\d{8,}")
+_FILE = re.compile(r"\w+\.safetensors|state\.json", re.ASCII)  # no path leads out of the folder
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -160,30 +162,61 @@ def intact(folder: Path, warn: Callable[[str], None]) -> Iterator[Checkpoint]:
             yield found
 
 
-def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Raise UserError unless ``tensors`` have the names and shapes of the module's state."""
-    ours = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+def check_fit(ours: dict[str, Tensor], theirs: dict[str, Tensor], source: str) -> None:
+    """Raise UserError unless ``theirs``, which were read from ``source``, have the names, shapes and types of ``ours``.
+
+    Values do not matter, so ``ours`` may be on the meta device.
+    """
+    wrong = sorted(name for name in ours.keys() | theirs.keys() if _form(ours.get(name)) != _form(theirs.get(name)))
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"{source} does not fit the network: {name} has shape {theirs.get(name)} in the file and "
-            f"{ours.get(name)} in the network ({len(wrong)} such tensors)."
+            f"{source} does not fit this run: {name} is {_form(theirs.get(name))} there and must be "
+            f"{_form(ours.get(name))} ({len(wrong)} such tensors); continue from another checkpoint, or choose another "
+            "run.name."
         )
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}"
 
 
 def _read(path: Path) -> Checkpoint:
     """Verify every byte against the manifest, then parse. Raises ValueError or OSError for damage."""
-    manifest = json.loads((path / MANIFEST).read_text())
-    files = {name: (path / name).read_bytes() for name in manifest}
-    for name, data in files.items():
-        if len(data) != manifest[name]["size"] or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
+    manifest = _json(_content(path / MANIFEST))
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{MANIFEST} does not list files")
+    files = {}
+    for name, entry in manifest.items():
+        if not _FILE.fullmatch(name) or not isinstance(entry, dict) or type(entry.get("size")) is not int:
+            raise ValueError(f"{MANIFEST} has the entry {name!r:.80}, which no checkpoint has")
+        files[name] = _content(path / name, entry["size"])
+        if hashlib.sha256(files[name]).hexdigest() != entry.get("sha256"):
             raise ValueError(f"{name} differs from the manifest")
     state = RunState.from_json(files.pop(STATE))
     if state.step != _number(path):
         raise ValueError(f"{STATE} is of step {state.step}")
     return Checkpoint(path, {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}, state)
+
+
+def _content(path: Path, size: int | None = None) -> bytes:
+    """The bytes of a regular file of that ``size`` (None: at most a megabyte). Raises ValueError for any other file."""
+    # Without O_NONBLOCK to open a pipe waits for its other end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        if (info.st_size > 2**20) if size is None else (info.st_size != size):
+            raise ValueError(f"{path.name} has {info.st_size} bytes and not those of the manifest")
+        return file.read(info.st_size)
+
+
+def _json(text: bytes) -> Any:
+    """Parse JSON. Raises ValueError for whatever is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
 
 
 def _write(path: Path, data: bytes) -> dict[str, int | str]:

@@ -69,7 +69,10 @@ class RunState:
         Raises ValueError or TypeError, naming the key, for an unknown key or a value of a wrong type, and UserError for
         a later format.
         """
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError:
+            raise ValueError("state.json is nested too deeply") from None
         if isinstance(content, dict):
             content = _upgraded(content)
         return _parsed(cls, content, "state.json")

@@ -219,7 +219,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, layout, steps):
     found = newest(tmp_path, Warnings())
 
     again, again_optimizer = player(layout, seed=1)
-    checkpoint.check_fit(again, found.tensors["network"], "file")
+    checkpoint.check_fit(again.state_dict(), found.tensors["network"], "file")
     again.load_state_dict(found.tensors["network"])
     optimizers.restore(again_optimizer, again, found.tensors["adam"])
     assert_same_bits(again.state_dict(), network.state_dict())
@@ -256,7 +256,7 @@ def test_a_network_may_move_to_another_layout(tmp_path):
     save(tmp_path, {"network": network.state_dict()}, RunState(1), KEEP)
     other, _ = player(torch.contiguous_format, seed=1)
     tensors = newest(tmp_path, Warnings()).tensors["network"]
-    checkpoint.check_fit(other, tensors, "file")
+    checkpoint.check_fit(other.state_dict(), tensors, "file")
     other.load_state_dict(tensors)
     assert_same_bits(other.state_dict(), network.state_dict())
     assert other.down.weight.is_contiguous()
@@ -285,6 +285,7 @@ MISFITS = {
     "missing": (lambda tensors: tensors.pop("up.weight"), "up.weight"),
     "surplus": (lambda tensors: tensors.update(extra=torch.ones(2)), "extra"),
     "other-shape": (lambda tensors: tensors.update({"score.weight": torch.ones(1, 6)}), "score.weight"),
+    "other-type": (lambda tensors: tensors.update({"score.weight": torch.ones(1, 5).double()}), "score.weight"),
     "other-rank": (lambda tensors: tensors.update({"score.weight": torch.ones(5)}), "score.weight"),
     "nothing-at-all": (lambda tensors: tensors.clear(), "down.bias"),
 }
@@ -297,7 +298,7 @@ def test_tensors_of_another_network_are_refused_in_a_sentence(spoil, name):
     tensors = {key: value + 1 for key, value in before.items()}
     spoil(tensors)
     with pytest.raises(UserError) as caught:
-        checkpoint.check_fit(network, tensors, "runs/a/generator.safetensors")
+        checkpoint.check_fit(network.state_dict(), tensors, "runs/a/generator.safetensors")
     text = str(caught.value)
     assert text.startswith("runs/a/generator.safetensors does not fit")
     assert name in text
@@ -397,6 +398,56 @@ def test_a_state_of_wrong_names_or_types_is_passed_over(tmp_path, text):
     """Whole by its sum, and not what such a folder holds: written by something else."""
     bad = write(tmp_path, 1, 2)
     write_state(bad, text)
+    assert_reads(tmp_path, 1, passed_over=[bad])
+
+
+OUTSIDE = ["/etc/hostname", "../secret.safetensors", "sub/a.safetensors", "..", ".", "state.json/", "state.json\n"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_names_no_file_outside_of_its_folder(tmp_path, monkeypatch, name):
+    bad = write(tmp_path, 1, 2)
+    data = b"secret"
+    (tmp_path / "secret.safetensors").write_bytes(data)
+    (bad / "sub").mkdir()
+    (bad / "sub/a.safetensors").write_bytes(data)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    manifest[name] = {"size": 6, "sha256": hashlib.sha256(data).hexdigest()}
+    (bad / "manifest.json").write_text(json.dumps(manifest))
+    original, read = checkpoint._content, []
+    monkeypatch.setattr(checkpoint, "_content", lambda path, *size: read.append(path.name) or original(path, *size))
+    assert_reads(tmp_path, 1, passed_over=[bad])
+    assert set(read) == set(FILES)
+
+
+HOSTILE = {
+    "a-pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a-link-to-a-pipe": lambda path: (path.unlink(), os.mkfifo(path.parent / "pipe"), path.symlink_to("pipe")),
+    "a-device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a-link-to-itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "a-file-without-end": lambda path: os.truncate(path, 2**40),
+    "nested-lists": lambda path: path.write_bytes(b"[" * 10**5),
+    "nested-sections": lambda path: path.write_bytes(b'{"a":' * 10**5),
+    "a-number-of-many-digits": lambda path: path.write_bytes(b'{"step": ' + b"9" * 10**4 + b"}"),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_no_regular_file_of_its_size_is_not_read(tmp_path, file, spoil):
+    """Neither to wait for a pipe nor to read a device, and no endless file into memory."""
+    bad = write(tmp_path, 1, 2)
+    spoil(bad / file)
+    if (bad / file).is_file() and file == "state.json" and (bad / file).stat().st_size < 2**20:
+        write_state(bad, (bad / file).read_bytes())  # whole by its sum
+    assert_reads(tmp_path, 1, passed_over=[bad])
+
+
+@pytest.mark.parametrize("size", [None, "6", True, 6.0, -1, [6]])
+@pytest.mark.parametrize("digest", [None, 7, []])
+def test_a_manifest_of_wrong_types(tmp_path, size, digest):
+    bad = write(tmp_path, 1, 2)
+    (bad / "manifest.json").write_text(json.dumps({"state.json": {"size": size, "sha256": digest}}))
     assert_reads(tmp_path, 1, passed_over=[bad])
 
 
