@@ -1,5 +1,6 @@
 """Several processes on the CPU (gloo) play the same game as one, and survive what one survives."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -314,6 +315,27 @@ def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path):
         assert run(tmp_path / str(rank), f"train.steps={step}", *steady) == 0
     output = launched(tmp_path, 2, train_apart, tmp_path, steady, code=2)
     assert "put run.dir on a file system that all nodes share" in output
+
+
+def test_a_process_that_cannot_read_the_checkpoint_ends_all(tmp_path):
+    """Or the others would wait for it for days."""
+    steady = ["optimizer.schedule=constant", "checkpoint.every=4"]
+    assert run(tmp_path, "train.steps=4", *steady) == 0
+    output = launched(tmp_path, 2, train_with_a_blind_second, arguments(tmp_path, *steady), code=2)
+    assert output.count("cannot be read at present") == 1
+    assert output.count("Another process cannot read") == 1
+    assert run(tmp_path, *steady) == 0
+
+
+def train_with_a_blind_second(words: list[str]) -> int:
+    """Train, while the second process meets an error of the disk."""
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    if os.environ["RANK"] == "1":
+        checkpoint._read = fail
+    return train.main(words)
 
 
 @pytest.mark.parametrize(

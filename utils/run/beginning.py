@@ -24,7 +24,13 @@ def agreed_checkpoint(
     with that config.
     """
     check_in_common(cfg, group)  # waits for all of them: one may still be writing
-    saved = checkpoint.newest(folder.checkpoints, warn=tell)
+    saved, failure = None, None
+    try:
+        saved = checkpoint.newest(folder.checkpoints, warn=tell)
+    except UserError as error:
+        failure = error
+    if group.any(failure is not None):  # or the others would wait for this one
+        raise failure or UserError(f"Another process cannot read the checkpoints in {folder.path}: see its message.")
     name = "none" if saved is None else saved.path.name
     if not group.same(name):
         raise UserError(

@@ -8,6 +8,7 @@ which the manifest reveals. Nothing is ever unpickled.
 Training waits for the copy to host memory only (``snapshot``); a ``Writer`` does the rest in a thread.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ from utils.training.state import RunState
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # errors that another try would not mend
 _STEP = re.compile(r"step-\d{8,}")
 _FILE = re.compile(r"\w+\.safetensors|state\.json", re.ASCII)  # no path leads out of the folder
 Tensors = dict[str, dict[str, Tensor]]
@@ -139,8 +141,8 @@ def remove(folder: Path, which: Callable[[int], bool]) -> None:
 def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """Read the newest checkpoint that verifies, or None where there is none at all.
 
-    A damaged one is named to ``warn`` and passed over. Raises UserError if there are checkpoints and none is intact: a
-    run must not start over silently.
+    A damaged one is named to ``warn`` and passed over. Raises UserError if there are checkpoints and none is intact, or
+    one cannot be read: a run must not start over silently.
     """
     good = next(intact(folder, warn), None)
     if good is None and (found := _steps(folder)):
@@ -152,11 +154,18 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 def intact(folder: Path, warn: Callable[[str], None]) -> Iterator[Checkpoint]:
-    """The checkpoints that verify, the newest first; damaged ones are named to ``warn``."""
+    """The checkpoints that verify, the newest first; damaged ones are named to ``warn``.
+
+    Raises UserError for one that cannot be read at present, which says nothing about what it holds.
+    """
     for path in reversed(_steps(folder)):
         try:
             found = _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FILE:
+                raise _unreadable(path, error) from error
+            warn(f"Checkpoint {path} is damaged and passed over: {error}.")
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
             warn(f"Checkpoint {path} is damaged and passed over: {error}.")
         else:
             yield found
@@ -182,7 +191,10 @@ def _form(tensor: Tensor | None) -> str:
 
 
 def _read(path: Path) -> Checkpoint:
-    """Verify every byte against the manifest, then parse. Raises ValueError or OSError for damage."""
+    """Verify every byte against the manifest, then parse.
+
+    Raises ValueError, KeyError, TypeError or SafetensorError for damage, OSError for what cannot be read.
+    """
     manifest = _json(_content(path / MANIFEST))
     if not isinstance(manifest, dict):
         raise ValueError(f"{MANIFEST} does not list files")
@@ -236,8 +248,23 @@ def _sync(path: Path) -> None:
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Committed checkpoints, the oldest first; folders of other names are none of ours."""
-    return sorted((path for path in folder.glob("step-*") if _STEP.fullmatch(path.name) and path.is_dir()), key=_number)
+    """Committed checkpoints, the oldest first; folders of other names are none of ours.
+
+    Raises UserError if ``folder`` is there and cannot be listed.
+    """
+    try:  # no glob, which takes a folder that cannot be read for an empty one
+        names = [entry.name for entry in os.scandir(folder) if _STEP.fullmatch(entry.name) and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return sorted((folder / name for name in names), key=_number)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be read at present ({error}); nothing was changed: give the same command again when it can."
+    )
 
 
 def _number(path: Path) -> int:

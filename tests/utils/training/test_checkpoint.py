@@ -459,6 +459,39 @@ def test_a_state_of_a_later_format_stops_the_run(tmp_path):
         newest(tmp_path, Warnings())
 
 
+PASSING = [errno.EIO, errno.EACCES, errno.ESTALE, errno.EPERM, errno.EINTR, errno.ENFILE, errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("code", PASSING, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", [*FILES, "the-folder", "the-folder-of-all"])
+def test_what_cannot_be_read_at_present_is_no_damage(tmp_path, monkeypatch, code, what):
+    """A disk, or rights, may come back: neither is an older checkpoint used nor is anyone told to remove one."""
+    folder = tmp_path / "checkpoints"
+    path = write(folder, 1, 2)
+
+    def failing(original):
+        def call(where, *arguments, **options):
+            if Path(where) == {"the-folder": path, "the-folder-of-all": folder}.get(what, path / what):
+                raise OSError(code, os.strerror(code), str(where))
+            if what == "the-folder" and Path(where).parent == path:
+                raise OSError(code, os.strerror(code), str(where))
+            return original(where, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "scandir", "stat"):
+            patch.setattr(os, name, failing(getattr(os, name)))
+        said = Warnings()
+        with pytest.raises(UserError, match=r"cannot be read at present .* give the same command again") as caught:
+            newest(folder, said)
+        assert said == []
+        assert str(path if what in FILES else folder) in str(caught.value)
+        assert "remove" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert_reads(folder, 2)
+
+
 def test_an_empty_folder_of_a_step_is_passed_over(tmp_path):
     write(tmp_path, 1)
     bad = tmp_path / "step-00000002"
