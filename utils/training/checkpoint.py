@@ -29,6 +29,7 @@ from torch import Tensor
 from utils.errors import UserError
 from utils.training.state import RunState
 
+DAMAGED = 2  # damaged checkpoints that are kept: the disk may have failed for a moment only
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # errors that another try would not mend
@@ -111,18 +112,23 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
         manifest[STATE] = _write(partial / STATE, state.to_json())
         _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync(partial)
+        if final.is_file():
+            final.rename(_aside(final))  # it is none of ours
         _remove(final)
         partial.rename(final)
         for later in [path for path in _steps(folder) if _number(path) > state.step]:
             # It failed verification, or the run would have gone on from it: it must not count among those kept.
-            _remove(damaged := later.with_name(f"damaged-{later.name}"))
-            later.rename(damaged)
+            _remove(_aside(later))
+            later.rename(_aside(later))
         _sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
     kept = _steps(folder)[-keep:] if keep else _steps(folder)
     remove(folder, lambda number: number < _number(kept[0]))
+    damaged = [path for path in folder.glob("damaged-*") if _STEP.fullmatch(path.name.removeprefix("damaged-"))]
+    for path in sorted(damaged, key=_number)[:-DAMAGED]:
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -239,10 +245,14 @@ def _write(path: Path, data: bytes) -> dict[str, int | str]:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or a folder to the disk itself."""
+    """Flush a file or a folder to the disk itself; a folder if its file system can do that."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # CIFS and some FUSE file systems do not know how, and commit a rename by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 
@@ -268,9 +278,16 @@ def _unreadable(path: Path, error: OSError) -> UserError:
 
 
 def _number(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+    return int(path.name.rpartition("-")[2])
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where something is put that must not count as a checkpoint any more."""
+    return path.with_name(f"damaged-{path.name}")

@@ -10,6 +10,7 @@ import pickle
 import resource
 import shutil
 import signal
+import stat
 import threading
 import time
 from pathlib import Path
@@ -597,12 +598,34 @@ def test_a_damaged_one_is_replaced_when_its_step_comes_again(tmp_path):
     assert_reads(tmp_path, 2)
 
 
+def test_two_damaged_ones_are_kept(tmp_path):
+    write(tmp_path, 1)
+    for step in (9, 10, 99_999_999, 100_000_000):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    (tmp_path / "damaged-notes").mkdir()
+    write(tmp_path, 2)
+    names = ["damaged-notes", "damaged-step-100000000", "damaged-step-99999999", "step-00000001", "step-00000002"]
+    assert steps_in(tmp_path) == names
+    assert_reads(tmp_path, 2)
+
+
+def test_a_file_by_the_name_of_a_checkpoint_is_put_aside(tmp_path):
+    write(tmp_path, 1)
+    (tmp_path / "step-00000002").write_text("mine")
+    write(tmp_path, 2)
+    assert_reads(tmp_path, 2)
+    assert (tmp_path / "damaged-step-00000002").read_text() == "mine"
+
+
 # --- Interrupted writing
 
 LEFTOVERS = {
     "empty": lambda path: path.mkdir(),
     "half-written": lambda path: (path.mkdir(), (path / "generator.safetensors").write_bytes(b"half")),
     "complete": lambda path: shutil.copytree(path.parent / "step-00000001", path),
+    "a-file": lambda path: path.write_text("x"),
+    "a-link": lambda path: path.symlink_to("step-00000001"),
+    "a-dangling-link": lambda path: path.symlink_to("nowhere"),
     "with-folders-in-it": lambda path: (path / "a" / "b").mkdir(parents=True),
 }
 
@@ -762,6 +785,26 @@ def test_a_failure_to_write_is_a_sentence_and_keeps_the_previous_one(tmp_path, m
     assert_reads(tmp_path, 2)
     write(tmp_path, 3)
     assert_reads(tmp_path, 3)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("kind", ["folders", "files"])
+def test_a_file_system_that_cannot_flush_folders_takes_checkpoints(tmp_path, monkeypatch, code, kind):
+    """CIFS; but files must be flushed."""
+    sync = os.fsync
+
+    def fail(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == (kind == "folders"):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if kind == "folders":
+        write(tmp_path / "new", 1, 2, 3)
+        assert_reads(tmp_path / "new", 3)
+    else:
+        with pytest.raises(UserError, match=os.strerror(code)):
+            write(tmp_path / "new", 1)
 
 
 def test_a_disk_that_is_really_full(tmp_path):
