@@ -3,7 +3,7 @@
 A checkpoint is a folder ``step-00001000`` of safetensors files, ``state.json`` and ``manifest.json``, which lists the
 size and sha256 of every other file. It is written under a temporary name, flushed to disk with the manifest last, and
 renamed; older ones are pruned only afterwards. So a folder of that name is whole, unless the disk has lost bytes,
-which the manifest reveals. Nothing is ever unpickled.
+which the manifest reveals. Nothing of it is ever unpickled.
 
 Training waits for the copy to host memory only (``snapshot``); a ``Writer`` does the rest in a thread.
 """
