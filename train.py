@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from adversarial.passes import Strengths, Turn
 from adversarial.rules import RULES
 from utils import errors
 from utils.config import loading, recipes
-from utils.config.identity import check_same_run, identity
+from utils.config.identity import identity
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
@@ -35,7 +36,6 @@ from utils.run.signals import STOPPED, StopSignals
 from utils.tasks.registry import Task, check_sizes, task_of
 from utils.training import average, checkpoint, processes, values
 from utils.training.batches import Round, rounds
-from utils.training.checkpoint import Checkpoint
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup, seed_layers
 from utils.training.state import RunState
@@ -110,11 +110,12 @@ def train(cfg: Config) -> int:
     tell = partial(say, folder) if first else lambda text, quiet=False: None
     with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
         saved = agreed_checkpoint(cfg, folder, stop.group, tell)
-        if saved and is_finished(folder, saved.state.step, cfg.train.steps):
+        if saved and stop.group.any(is_finished(folder, saved.state.step, cfg.train.steps)):
             tell(farewell(cfg, folder, saved.state.step))
             return 0
         with stop.group.first_alone():  # where a download is asked for, one process does it
             data = task.load(cfg)
+        digest = agreed_digest(data, stop.group)
         generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:
             with stop.group.first_alone():  # where weights are fetched
@@ -131,10 +132,10 @@ def train(cfg: Config) -> int:
         while True:
             if saved:
                 check_sizes(cfg, saved.state.sizes, data)
-                check_data(saved, data)
+                check_data(saved, data, digest)
                 players.restore(saved)
                 tell(f"Resumed from {saved.path}.")
-            state = state_of(cfg, task, data, saved.state.step if saved else 0, skipped)
+            state = state_of(cfg, task, data, digest, saved.state.step if saved else 0, skipped)
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
@@ -174,10 +175,12 @@ def attempt(
         return finish(cfg, done, saver, evaluator, stop)
 
 
-def state_of(cfg: Config, task: Task, data: Any, step: int, skipped: tuple[int, ...]) -> RunState:
+def state_of(
+    cfg: Config, task: Task, data: Any, digest: str, step: int, skipped: tuple[int, ...]
+) -> RunState:  # fmt: skip
     """The state of a run at ``step``, as its checkpoints hold it."""
     target_samples = None if data.target is None else len(data.target)
-    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples)
+    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples, digest)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:
@@ -197,40 +200,6 @@ def warm_up(cfg: Config, game: Game, players: Players, batches: list[Round]) -> 
         for player in turn.players:
             players.optimizers[player].zero_grad()
     players.load_tensors(before)  # BatchNorm's statistics have moved
-
-
-def agreed_checkpoint(
-    cfg: Config, folder: RunFolder, group: ProcessGroup, tell: Callable[[str], None]
-) -> Checkpoint | None:
-    """The newest intact checkpoint, the same in all processes; None for none.
-
-    Raises UserError, in all of them, unless all were given the same config, see the same checkpoint, and it is of a run
-    with that config.
-    """
-    group.any(False)  # one of them may still be writing
-    saved = checkpoint.newest(folder.checkpoints, warn=tell)
-    if not group.same(repr(sorted(identity(cfg).items()))):
-        raise UserError("The processes were started with different configs; give the same command on every node.")
-    name = "none" if saved is None else saved.path.name
-    if not group.same(name):
-        raise UserError(
-            f"The processes see different newest checkpoints in {folder.path} (this one: {name}); put run.dir on a "
-            "file system that all nodes share."
-        )
-    if saved:
-        check_same_run(saved.state.config, cfg, saved.path)
-    return saved
-
-
-def check_data(saved: Checkpoint, data: Any) -> None:
-    """Raise UserError if the data set has changed since: the order of samples would be another."""
-    for name, samples in (("train_samples", data.train), ("target_samples", data.target)):
-        before, now = getattr(saved.state, name), None if samples is None else len(samples)
-        if before is not None and before != now:
-            raise UserError(
-                f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
-                "restore the data, or choose another run.name."
-            )
 
 
 def main(arguments: list[str]) -> int:

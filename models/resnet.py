@@ -2,7 +2,9 @@
 (Long et al. 2018: ResNet-50, 256 features).
 """
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -55,14 +57,17 @@ class Features(nn.Module):
         """Take over the weights that a fresh run begins with; a resumed run has its own. Raises ValueError."""
         if self.config.weights == "none":
             return
-        from torchvision.models import get_model
-
         try:
-            pretrained = get_model(self.config.network, weights=self.config.weights)
-        except (KeyError, ValueError, OSError) as error:  # no such weights; no network
-            raise ValueError(f"weights '{self.config.weights}' cannot be had ({error})") from None
-        theirs = {name: value for name, value in pretrained.state_dict().items() if not name.startswith("fc.")}
-        self.network.load_state_dict(theirs, strict=False)
+            theirs = _pretrained(self.config.network, self.config.weights)
+            theirs = {name: value for name, value in theirs.items() if not name.startswith("fc.")}
+            missing = self.network.load_state_dict(theirs, strict=False).missing_keys
+            if absent := [name for name in missing if not name.startswith("fc.")]:
+                raise ValueError(f"they lack {absent[0]}")
+        except (
+            Exception
+        ) as error:  # no such weights, no network, a damaged file: torch has an error of its own for each
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise ValueError(f"weights '{self.config.weights}' cannot be had ({reason})") from None
 
     def normalise(self, x: Tensor) -> Tensor:
         """Images in [-1, 1] as the weights expect them; torchvision's own transform would wait for the device."""
@@ -76,3 +81,21 @@ class Features(nn.Module):
             x = stage(x)
             features.append(net.avgpool(x).flatten(1))
         return [*features, net.fc(features[-1])]
+
+
+def _pretrained(network: str, weights: str) -> dict[str, Tensor]:
+    """Torchvision's ``weights`` of a network: from torch's cache, or fetched into it.
+
+    Raises ValueError for a cached file that is not the one that its name says, and what torch raises. No code of the
+    file is run.
+    """
+    from torchvision.models import get_model_weights
+
+    chosen = get_model_weights(network).verify(weights)
+    path = Path(torch.hub.get_dir(), "checkpoints", chosen.url.rpartition("/")[2])
+    begin = path.stem.rpartition("-")[2]  # of the file's sha256, which torch compares after a download alone
+    if path.exists():
+        with open(path, "rb") as file:
+            if not hashlib.file_digest(file, "sha256").hexdigest().startswith(begin):
+                raise ValueError(f"{path} is damaged: delete it, so that it is fetched again")
+    return chosen.get_state_dict(check_hash=True, weights_only=True)

@@ -1,5 +1,6 @@
 """Several processes on the CPU (gloo) play the same game as one, and survive what one survives."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import train
 from tests import play_in_processes
@@ -315,12 +317,64 @@ def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path):
     assert "put run.dir on a file system that all nodes share" in output
 
 
-def test_another_config_on_another_node_is_refused(tmp_path):
-    output = launched(tmp_path, 2, train_apart, tmp_path, ["seed={rank}"], code=2)
-    assert "different configs" in output
+def test_a_process_that_cannot_read_the_checkpoint_ends_all(tmp_path):
+    """Or the others would wait for it for days."""
+    steady = ["optimizer.schedule=constant", "checkpoint.every=4"]
+    assert run(tmp_path, "train.steps=4", *steady) == 0
+    output = launched(tmp_path, 2, train_with_a_blind_second, arguments(tmp_path, *steady), code=2)
+    assert output.count("cannot be read at present") == 1
+    assert output.count("Another process cannot read") == 1
+    assert run(tmp_path, *steady) == 0
+
+
+def train_with_a_blind_second(words: list[str]) -> int:
+    """Train, while the second process meets an error of the disk."""
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    if os.environ["RANK"] == "1":
+        checkpoint._read = fail
+    return train.main(words)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "seed={rank}", "train.steps=1{rank}", "log.every=1{rank}", "checkpoint.every=1{rank}", "evaluate.every={rank}",
+        "sample.every={rank}", "guard.rollbacks={rank}", "train.accumulate=1{rank}", "run.name=r{rank}",
+    ],
+)  # fmt: skip
+def test_another_config_on_another_node_is_refused(tmp_path, word):
+    """Of runtime keys, too: they say when all processes wait for each other."""
+    words = ["train.batch_size=440", word]
+    output = launched(tmp_path, 2, train_apart, tmp_path, words, code=2)
+    assert output.count(f"different configs ({word.partition('=')[0]}); give") == 2
+
+
+def test_another_kind_of_game_on_another_node_is_refused(tmp_path):
+    """The processes do not even have the same keys."""
+    recipes = [str(ROOT / "configs/digits.yaml"), str(ROOT / "configs/ring.yaml")]
+    output = launched(tmp_path, 2, train_recipe_of_rank, tmp_path, recipes, code=2)
+    assert output.count("different configs; give") == 2
+
+
+def train_recipe_of_rank(folder: Path, recipes: list[str]) -> int:
+    return train.main([recipes[int(os.environ["RANK"])], f"run.dir={folder}", "run.name=r", "run.device=cpu"])
 
 
 def train_apart(folder: Path, words: list[str]) -> int:
     """Train in a folder of each process's own."""
     rank = os.environ["RANK"]
     return train.main(arguments(folder / rank, *(word.format(rank=rank) for word in words)))
+
+
+def test_other_data_on_another_node_are_refused(tmp_path):
+    """As many images of the same names, with other pixels."""
+    for rank in range(2):
+        (tmp_path / f"images-{rank}").mkdir()
+        for i in range(24):
+            Image.new("L", (8, 8), 100 * rank + i).save(tmp_path / f"images-{rank}/{i}.bmp")
+    words = ["data.name=folder", f"data.root={tmp_path}/images-{{rank}}", "data.resident_gib=0"]
+    output = launched(tmp_path, 2, train_apart, tmp_path, words, code=2)
+    assert output.count("The processes read different data as 'folder'") == 2

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ from PIL import Image
 
 import evaluate
 import sample
-from tests.runs import fingerprint, run, signal_at, start
+import train
+from tests.runs import at_step, fingerprint, run, signal_at, start
+from utils.errors import UserError
 
 # 12 steps of 8 samples from 24 images are four epochs: every stop below is in the middle of one.
 VARIANTS = {
@@ -210,3 +213,65 @@ def test_a_run_stopped_before_an_evaluation_catches_up(tmp_path, monkeypatch):
     assert measured("parts") == measured("whole")
     assert {step for step, _, _ in measured("whole")} == {3, 6}
     assert files("parts") == files("whole")
+
+
+def test_a_moved_run_goes_on_where_it_is(tmp_path, monkeypatch):
+    """As the header of its config advises: the folder is the run, whatever its name was."""
+    assert run(tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 6)
+        assert run(tmp_path / "parts") == 75
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "parts/digits").rename(tmp_path / "elsewhere/moved")
+    assert train.main([str(moved / "config.yaml")]) == 0
+    assert fingerprint(tmp_path / "elsewhere", "moved") == fingerprint(tmp_path / "whole")
+    assert not (tmp_path / "parts/digits").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "an-empty-folder"])
+@pytest.mark.parametrize("ended", ["finished", "stopped"])
+def test_a_run_without_its_checkpoints_does_not_start_over(tmp_path, monkeypatch, left, ended):
+    """Moved away, or on a disk that is not mounted: neither records nor the best model are deleted."""
+    words = ["evaluate.every=3", "checkpoint.every=2", "log.every=1"]
+    with monkeypatch.context() as patch:
+        if ended == "stopped":
+            signal_at(patch, 8)
+        run(tmp_path, *words, recipe="configs/moons.yaml")
+    folder = tmp_path / "moons"
+    (folder / "checkpoints").rename(tmp_path / "away")
+    if left == "an-empty-folder":
+        (folder / "checkpoints").mkdir()
+    before = (folder / "metrics.jsonl").read_bytes(), sorted(folder.glob("best/*/*"))
+    assert before[1]
+    with pytest.raises(UserError, match=r"up to step (12|9) .*checkpoints holds no checkpoint") as caught:
+        run(tmp_path, *words, recipe="configs/moons.yaml")
+    assert "\n" not in str(caught.value)
+    assert ((folder / "metrics.jsonl").read_bytes(), sorted(folder.glob("best/*/*"))) == before
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (tmp_path / "away").rename(folder / "checkpoints")
+    assert run(tmp_path, *words, recipe="configs/moons.yaml") == 0
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path, monkeypatch):
+    """Nothing was lost: the same command again must do."""
+    words = ["log.every=1", "evaluate.every=2", "checkpoint.every=6"]
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda players: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, *words, recipe="configs/moons.yaml")
+    assert list((tmp_path / "moons").glob("best/step-*"))
+    assert run(tmp_path, *words, recipe="configs/moons.yaml") == 0
+
+
+def test_other_data_of_the_same_number_are_refused(tmp_path, monkeypatch, images):
+    with monkeypatch.context() as patch:
+        signal_at(patch, 4)
+        assert run(tmp_path / "runs", *images) == 75
+    path = tmp_path / "images/0/0.png"
+    before = path.read_bytes()
+    Image.fromarray(numpy.zeros((8, 8, 3), dtype=numpy.uint8)).save(path)
+    for more in ([], ["data.resident_gib=0"]):
+        with pytest.raises(UserError, match=r"step-00000005 was trained on other samples .* as many: restore"):
+            run(tmp_path / "runs", *images, *more)
+    path.write_bytes(before)
+    assert run(tmp_path / "runs", *images) == 0

@@ -1,7 +1,9 @@
 """Networks of domain-adversarial games: recognisers, the split one of ADDA, critics, and the families of features."""
 
 import copy
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,21 +241,76 @@ def test_what_a_network_does_not_support_is_refused(case):
         make()
 
 
-def test_imagenets_weights_are_taken_over_by_a_fresh_run_alone(monkeypatch):
-    """Building asks for none, as a resumed run has its own; ``start`` hands the name to torchvision as it is."""
-    asked, original = [], torchvision.models.get_model
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """Put content into torch's cache as ResNet-18's weights, under its own sha256 or another; gives the path."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
-    def get_model(name, weights=None):
-        asked.append(weights)
-        return original(name)
+    def cached(content: object, digest: str = "") -> Path:
+        (tmp_path / "checkpoints").mkdir()
+        torch.save(content, tmp_path / "content")
+        data = (tmp_path / "content").read_bytes()
+        path = tmp_path / f"checkpoints/resnet18-{digest or hashlib.sha256(data).hexdigest()[:8]}.pth"
+        path.write_bytes(data)
+        weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value
+        monkeypatch.setattr(weights, "url", f"https://nowhere.invalid/models/{path.name}")
+        return path
 
-    monkeypatch.setattr(torchvision.models, "get_model", get_model)
-    for weights in ("none", "IMAGENET1K_V1"):
-        features = resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
-        before = features.network.conv1.weight.clone()
-        features.start()
-        assert torch.equal(features.network.conv1.weight, before) == (weights == "none")
-    assert asked == [None, None, "IMAGENET1K_V1"]
+    return cached
+
+
+def resnet18(weights: str) -> resnet.Features:
+    return resnet.Features(resnet.Config(network="resnet18", weights=weights), (3, 32, 32))
+
+
+@pytest.mark.parametrize("weights", ["none", "IMAGENET1K_V1", "DEFAULT"])
+def test_imagenets_weights_are_taken_over_by_a_fresh_run_alone(cached, weights):
+    """Building takes none, as a resumed run has its own."""
+    pretrained = torchvision.models.resnet18().state_dict()
+    cached(pretrained)
+    features = resnet18(weights)
+    before = {name: value.clone() for name, value in features.network.state_dict().items()}
+    features.start()
+    for name, value in features.network.state_dict().items():
+        kept = weights == "none" or name.startswith("fc.")
+        assert torch.equal(value, before[name] if kept else pretrained[name])
+    assert not torch.equal(before["conv1.weight"], pretrained["conv1.weight"])
+
+
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("digest", ["", "00000000"], ids=["its-own", "another"])
+def test_code_in_a_file_of_weights_is_not_run(cached, tmp_path, digest):
+    path = cached({"conv1.weight": Malicious(tmp_path / "executed")}, digest)
+    with pytest.raises(ValueError, match="weights 'IMAGENET1K_V1' cannot be had") as caught:
+        resnet18("IMAGENET1K_V1").start()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "executed").exists()  # it would have worked
+
+
+def test_a_damaged_file_of_weights_is_named(cached):
+    path = cached(torchvision.models.resnet18().state_dict())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"resnet18-\w{8}\.pth is damaged: delete it"):
+        resnet18("IMAGENET1K_V1").start()
+
+
+@pytest.mark.parametrize("content", [{}, [1], torch.zeros(3), {"conv1.weight": torch.zeros(2)}], ids=str)
+def test_a_file_that_holds_other_things_is_a_sentence(cached, content):
+    cached(content)
+    with pytest.raises(ValueError, match="weights 'IMAGENET1K_V1' cannot be had") as caught:
+        resnet18("IMAGENET1K_V1").start()
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_that_torchvision_does_not_have():

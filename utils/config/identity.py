@@ -15,11 +15,23 @@ RUNTIME_KEYS = (
     "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
 )  # fmt: skip
 
+# What may differ from process to process of one run: where things lie, and how a process gets at its share of them.
+# Everything else says when and how all of them act together.
+PROCESS_KEYS = (
+    "run.dir", "run.device", "run.threads",
+    "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
+)  # fmt: skip
+
 
 def identity(config: Config) -> dict[str, Any]:
     """What identifies a run, as {"section.key": value}: a run that differs in it is another run."""
     runtime = tuple(f"{name}." for name in RUNTIME_KEYS)
     return {key: value for key, value in flat(config).items() if not f"{key}.".startswith(runtime)}
+
+
+def in_common(config: Config) -> dict[str, Any]:
+    """What all processes of a run must have in common, as {"section.key": value}."""
+    return {key: value for key, value in flat(config).items() if key not in PROCESS_KEYS}
 
 
 def flat(config: Config) -> dict[str, Any]:

@@ -16,17 +16,22 @@ from utils.errors import UserError, check_name, nearest, warn
 
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
 
+_IN_A_RUN = ("log.txt", "metrics.jsonl", "checkpoints", "best")  # beside the config.yaml of a run
+
 Source = tuple[str, DictConfig]  # where keys were read, for messages, and the keys
 
 
 def load(recipe: Path, overrides: list[str]) -> Config:
     """Read a YAML file with its bases, apply ``key=value`` overrides, and check every key, type, name and range.
 
+    The ``config.yaml`` in a run's folder means that folder, wherever it was moved: ``run.dir`` and ``run.name`` are its
+    place.
+
     Where a later file or override gives ``model``, ``game`` or ``data`` another name, keys that only the former name
     has are left out, which a warning tells. Raises UserError with one sentence for the first thing that is wrong.
     """
     files, command_line = _with_bases(recipe), ("the command line", _parse_overrides(overrides))
-    sources = [*files, command_line]
+    sources = [*files, *_place_of(recipe), command_line]
     try:
         names = _names_after_each(sources)
         schema = Config(**named_sections(**names[-1]))
@@ -92,6 +97,15 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[Source]:
     base = content.pop("base", None)
     bases = _with_bases(path.parent / str(base), (*seen, path.resolve())) if base else []
     return [*bases, (str(path), content)]
+
+
+def _place_of(recipe: Path) -> list[Source]:
+    """``run.dir`` and ``run.name`` of the folder in which ``recipe`` lies if that is a run's; else nothing."""
+    # A user's own recipe may be called config.yaml, too.
+    if recipe.name != "config.yaml" or not any((recipe.parent / name).exists() for name in _IN_A_RUN):
+        return []
+    folder = recipe.parent if recipe.parent.name not in ("", "..") else recipe.parent.resolve()
+    return [(f"the place of {recipe}", OmegaConf.create({"run": {"dir": str(folder.parent), "name": folder.name}}))]
 
 
 def _missing_recipe(path: Path) -> str:

@@ -55,7 +55,7 @@ def _source(config: DomainFolders, root: Path, names: list[str], parts: list[Fil
     in_domain = [x for part in parts for x in part.names]
     label = folder_labels(classes, in_domain) if classes else None
     attribute = torch.cat([torch.full((len(part.names),), i) for i, part in enumerate(parts)])
-    files = Files(str(root), paths, parts[0].read)
+    files = parts[0]._replace(root=str(root), names=paths)
     return Domain("+".join(names), image_samples(config, files, label, 3, attribute))
 
 

@@ -110,4 +110,4 @@ def image_samples(
         if isinstance(image, UserError):
             raise image
         x[i] = image
-    return Resident(x, label, attribute)
+    return Resident(x, label, attribute, files)

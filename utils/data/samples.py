@@ -1,6 +1,7 @@
 """Containers of samples: in memory or streamed from disk, and the data set that they are splits of."""
 
 import copy
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class Resident:
     x: Tensor
     label: Tensor | None
     attribute: Tensor | None = None  # int64 [n]: the camera, person or domain of each sample
+    files: Files | None = None  # those that the samples were decoded from, one each
 
     def __len__(self) -> int:
         return len(self.x)
@@ -31,11 +33,11 @@ class Resident:
     def part(self, index: Tensor) -> "Resident":
         """The samples at ``index``."""
         label, attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
-        return Resident(self.x[index], label, attribute)
+        return Resident(self.x[index], label, attribute, None if self.files is None else self.files.part(index))
 
     def unlabelled(self) -> "Resident":
         """The same samples without labels and attributes."""
-        return Resident(self.x, None)
+        return Resident(self.x, None, files=self.files)
 
 
 class Streamed(torch.utils.data.Dataset):
@@ -62,7 +64,7 @@ class Streamed(torch.utils.data.Dataset):
     def part(self, index: Tensor) -> "Streamed":
         """The samples at ``index``."""
         chosen = copy.copy(self)
-        chosen.files = self.files._replace(names=[self.files.names[i] for i in index.tolist()])
+        chosen.files = self.files.part(index)
         chosen.label, chosen.attribute = (None if y is None else y[index] for y in (self.label, self.attribute))
         return chosen
 
@@ -90,6 +92,26 @@ class Streamed(torch.utils.data.Dataset):
 
 
 Samples = Resident | Streamed
+
+
+def digest(*parts: Samples | None) -> str:
+    """A sha256 of samples, by which other data of the same number are told from these.
+
+    Of image files it is that of the files, labels and attributes, decoded or not; else of the samples themselves.
+    """
+    found = hashlib.sha256()
+    for samples in parts:
+        if samples is None:
+            continue
+        tensors = [y for y in (samples.label, samples.attribute) if y is not None]
+        if samples.files is None:
+            tensors.append(samples.x)
+        else:
+            found.update(samples.files.digest().encode())
+        for x in tensors:
+            found.update(repr((x.dtype, tuple(x.shape))).encode())
+            found.update(x.contiguous().numpy())
+    return found.hexdigest()
 
 
 class Modes(NamedTuple):

@@ -1,6 +1,8 @@
 """The folder of a run: its files, and the lock that lets one process write there."""
 
+import errno
 import fcntl
+import itertools
 import os
 import platform
 import subprocess
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import accelerate
 import torch
@@ -16,6 +19,8 @@ import torch
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+
+EARLIER = 20  # former versions that the header of a config.yaml names
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class RunFolder:
     def of(cls, config: Config) -> "RunFolder":
         """The folder that ``config`` names."""
         return cls(Path(config.run.dir) / config.run.name)
+
+    @property
+    def lock(self) -> Path:
+        """Names the process that writes in the folder."""
+        return self.path / ".lock"
 
     @property
     def config(self) -> Path:
@@ -70,39 +80,88 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock. Raises UserError if another process holds it.
+        """Hold the folder's lock, a file that names this process.
 
-        The lock dies with the process, even where loader workers, which are forked from it, live on for seconds.
+        Raises UserError if another process holds it, or the file system has no locks. The lock dies with the process,
+        even where loader workers, which are forked from it, live on for seconds.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "w")  # noqa: SIM115  (closing it releases the lock)
-        except OSError as error:
-            raise UserError(f"Run folder {self.path} cannot be written ({error}); choose another run.dir.") from None
+        while not _is_at(handle := _locked_file(self.path), self.lock):
+            handle.close()  # the file was deleted meanwhile, and the next process would lock another one
         os.register_at_fork(after_in_child=handle.close)  # or a worker would hold the lock, too
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"{self.path} is in use by another process; wait for it or choose run.name.") from None
+            handle.truncate(0)
+            handle.write(_this_process())
+            handle.flush()
             yield
 
+    def check_lock(self) -> None:
+        """Raise UserError if the lock of this process was deleted or replaced: another one may write here by now."""
+        try:
+            owner = self.lock.read_text()
+        except FileNotFoundError:
+            owner = "nobody"
+        if owner != _this_process():
+            raise UserError(
+                f"{self.lock} was deleted or replaced while this process ({_this_process()}) held it, and names "
+                f"{owner} now: this run stops before two write there; start it again when no other process does."
+            )
+
     def record(self, config: Config) -> None:
-        """Write the resolved config, with versions and commit, whole or not at all."""
+        """Write the resolved config, with versions and commit of this start and earlier ones, whole or not at all."""
+        former = self._versions()
+        now = _versions()
+        header = [f"Resolved config of {self.path}. Resume or continue: python train.py {self.path}/config.yaml", now]
+        header += [f"Earlier: {text}" for text in former[former[:1] == [now] :][:EARLIER]]
         partial = self.path / ".config.yaml.partial"
         with open(partial, "w") as file:
-            file.write(to_yaml(config, header=_provenance(self.path)))
+            file.write(to_yaml(config, header="\n".join(header)))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.config)
 
+    def _versions(self) -> list[str]:
+        """The versions with which the run was started before, the latest first."""
+        if not self.config.is_file():
+            return []
+        header = itertools.takewhile(lambda line: line.startswith("#"), self.config.read_text().splitlines())
+        return [line.removeprefix("# ").removeprefix("Earlier: ") for line in header if "git commit" in line]
 
-def _provenance(path: Path) -> str:
+
+def _locked_file(folder: Path) -> TextIO:
+    """The open and locked ``.lock`` of a folder."""
+    path = RunFolder(folder).lock
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "a+")  # noqa: SIM115  (closing it releases the lock)
+    except OSError as error:
+        raise UserError(f"Run folder {folder} cannot be written ({error}); choose another run.dir.") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        with handle:
+            handle.seek(0)
+            owner = handle.read().strip() or "another process"
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise UserError(
+                f"{path} cannot be locked ({error}), so two processes could write there: choose a run.dir on a file "
+                "system with locks, or have this one mounted with them."
+            ) from None
+        raise UserError(f"{folder} is in use by {owner}; wait for it or choose run.name.") from None
+    return handle
+
+
+def _is_at(handle: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at ``path``."""
+    return path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat())
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _versions() -> str:
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {version('torchvision')}"
-    return (
-        f"Resolved config of {path}. Resume or continue: python train.py {path}/config.yaml\n"
-        f"{versions}, accelerate {accelerate.__version__}, git commit {_commit()}"
-    )
+    return f"{versions}, accelerate {accelerate.__version__}, git commit {_commit()}"
 
 
 def _commit() -> str:

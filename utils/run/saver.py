@@ -55,6 +55,7 @@ class Saver:
         """Have a checkpoint of ``step`` written, unless it was the last one. Training waits for the copy alone."""
         if not self.writes or step == self.saved:
             return
+        self.folder.check_lock()
         self.saved = step
         tensors, state = checkpoint.snapshot(self.players.tensors()), replace(self.state, step=step)
         self.writer.submit(lambda: self._commit(tensors, state))
@@ -68,6 +69,7 @@ class Saver:
         found = _record_of(self.metric, step, measured)
         if found is None or not found.beats(self.best) or (self.best and self.best.step == step):
             return
+        self.folder.check_lock()
         self.best = found
         networks, state = checkpoint.snapshot(self.players.networks()), replace(self.state, step=step, best=found)
         self.writer.submit(lambda: checkpoint.save(self.folder.best, networks, state))

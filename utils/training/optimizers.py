@@ -1,5 +1,8 @@
 """The optimiser of a network, and its tensors in a checkpoint."""
 
+import copy
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
 
@@ -23,22 +26,33 @@ def tensors_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str
     }
 
 
-def missing_after_a_step(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> set[str]:
-    """What ``tensors`` lack of what ``tensors_of`` gives once the optimiser has stepped.
-
-    What an optimiser keeps it keeps for every parameter that learns; of Adam and of SGD with momentum we know what.
-    """
-    kinds = {key.partition("/")[0] for key in tensors}
-    if isinstance(optimizer, torch.optim.Adam):
-        kinds.add("exp_avg")
-    elif optimizer.defaults.get("momentum"):
-        kinds.add("momentum_buffer")
-    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    return {f"{kind}/{name}" for kind in kinds for name in learning} - tensors.keys()
+def after_a_step(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """What ``tensors_of`` gives once the optimiser has stepped, on the meta device: names, shapes and types alone."""
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    if not learning:
+        return {}
+    first = next(iter(learning.values()))
+    # There is no telling what an optimiser keeps but by a step: of a copy that has one small parameter of its own.
+    example = nn.Parameter(torch.zeros(2, 3, dtype=first.dtype, device=first.device))
+    example.grad = torch.zeros_like(example)
+    probe = copy.copy(optimizer)
+    probe.state, probe.param_groups = defaultdict(dict), [{**optimizer.param_groups[0], "params": [example]}]
+    probe.step()
+    return {
+        f"{key}/{name}": torch.empty(
+            parameter.shape if value.shape == example.shape else value.shape, dtype=value.dtype, device="meta"
+        )
+        for key, value in probe.state[example].items()
+        if value is not None
+        for name, parameter in learning.items()
+    }
 
 
 def restore(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Set the optimiser's state to what ``tensors_of`` gave. Learning rates are functions of the step."""
+    """Set the optimiser's state to what ``tensors_of`` gave, which must fit (``after_a_step``).
+
+    Learning rates are functions of the step.
+    """
     parameters = dict(network.named_parameters())
     state: dict[nn.Parameter, dict[str, Tensor]] = {}
     for key, value in tensors.items():

@@ -73,7 +73,12 @@ class Players:
             )
         device = "cuda" if torch.cuda.is_available() and config.run.device != "cpu" else "cpu"
         players = cls.build(config, *networks(config, saved.state.sizes), torch.device(device))
-        players._check_networks(saved)
+        for name, ours in players.networks().items():
+            theirs = saved.tensors.get(name, {})
+            for key, value in theirs.items():  # a run in float64 is looked at in float32
+                if value.is_floating_point() and key in ours and ours[key].is_floating_point():
+                    theirs[key] = value.to(ours[key].dtype)
+            checkpoint.check_fit(ours, theirs, f"{saved.path}/{name}.safetensors")
         players.load_tensors(saved.tensors)
         return players, saved.state
 
@@ -96,20 +101,17 @@ class Players:
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint's tensors. Raises UserError, and changes nothing, unless all of them fit."""
-        self._check_networks(saved)
+        for name, ours in self.networks().items():
+            checkpoint.check_fit(ours, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
         # Optimisers that have never stepped, because every step so far was skipped, have no tensors yet.
-        stepped = saved.state.step > len(saved.state.skipped)
+        stepped = saved.state.step > sum(index < saved.state.step for index in saved.state.skipped)
         for name, optimizer in self.optimizers.items():
-            tensors = saved.tensors.get(f"{name}_optimizer", {})
-            if stepped and optimizers.missing_after_a_step(optimizer, self._networks()[name], tensors):
-                raise UserError(
-                    f"{saved.path}/{name}_optimizer.safetensors does not hold the moments of all the {name}'s "
-                    "parameters; continue from another checkpoint, or choose another run.name."
-                )
+            ours = optimizers.after_a_step(optimizer, self._networks()[name]) if stepped else {}
+            source = f"{saved.path}/{name}_optimizer.safetensors"
+            checkpoint.check_fit(ours, saved.tensors.get(f"{name}_optimizer", {}), source)
         # Earlier versions called the file "memory".
         scalars, state = saved.tensors.get("scalars", saved.tensors.get("memory", {})), self.state
-        if unmatched := state.keys() ^ scalars.keys():
-            raise UserError(f"{saved.path}/scalars.safetensors does not fit the game: {', '.join(sorted(unmatched))}.")
+        checkpoint.check_fit(state, scalars, f"{saved.path}/scalars.safetensors")
         self.load_tensors(saved.tensors)
         for name, optimizer in self.optimizers.items():
             tensors = saved.tensors.get(f"{name}_optimizer", {})  # plain SGD keeps none
@@ -146,11 +148,6 @@ class Players:
                 group["lr"] = learning_rates[player]
                 if "betas" in group:
                     group["betas"] = betas
-
-    def _check_networks(self, saved: Checkpoint) -> None:
-        """Raise UserError unless the checkpoint's networks fit these."""
-        for name, module in self._networks().items():
-            checkpoint.check_fit(module, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
 
     def _networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "critic": self.critic, "generator_ema": self.average}

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from utils.errors import UserError
 
-FORMAT = 2  # of state.json; files of format 1 do not say so
+FORMAT = 3  # of state.json; 2 had no digest of the data; files of format 1 do not say theirs
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class RunState:
     sizes: Sizes = Sizes((), 0)
     train_samples: int | None = None  # None: not known
     target_samples: int | None = None  # None: no target domain, or not known
+    data: str | None = None  # digest of the training and target samples; None: not known
     best: BestRecord | None = None  # set in checkpoints of best models alone
     format: int = FORMAT
 
@@ -68,7 +69,10 @@ class RunState:
         Raises ValueError or TypeError, naming the key, for an unknown key or a value of a wrong type, and UserError for
         a later format.
         """
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError:
+            raise ValueError("state.json is nested too deeply") from None
         if isinstance(content, dict):
             content = _upgraded(content)
         return _parsed(cls, content, "state.json")
@@ -86,8 +90,8 @@ def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
         flat = ("shape", "classes", "outputs")
         sizes = {key: content[key] for key in flat if key in content}
         content = {key: value for key, value in content.items() if key not in flat}
-        content |= {"format": FORMAT} | ({"sizes": sizes} if sizes else {})
-    return content
+        content |= {"sizes": sizes} if sizes else {}
+    return content | {"format": FORMAT} if type(number) is int else content  # type: True is an int to isinstance
 
 
 def _parsed(kind: Any, content: Any, name: str) -> Any:

@@ -1,5 +1,7 @@
 """How files, bases and overrides become a config, and what cannot be read."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
@@ -352,3 +354,27 @@ def test_a_folder_without_a_config_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"config\.yaml") as caught:
         load_run(tmp_path, [])
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["log.txt", "metrics.jsonl", "checkpoints/step-00000001/x", "best/x"])
+def test_the_config_in_a_runs_folder_means_that_folder(write, tmp_path, monkeypatch, content):
+    """However it is named there: such is a folder that was moved or renamed."""
+    path = write("run: {name: r1, dir: /far}\n", "runs/moved/config.yaml")
+    assert load(path, []).run.name == "r1"  # as long as it is a config like any other
+    write("", f"runs/moved/{content}")
+    monkeypatch.chdir(tmp_path)
+    for place in (path, Path("runs/moved/config.yaml")):
+        run = load(place, []).run
+        assert (run.name, run.dir) == ("moved", str(place.parent.parent))
+    monkeypatch.chdir(tmp_path / "runs/moved")
+    run = load(Path("config.yaml"), []).run
+    assert (run.name, run.dir) == ("moved", str(tmp_path / "runs"))
+    run = load(path, ["run.name=other"]).run
+    assert (run.name, run.dir) == ("other", str(tmp_path / "runs"))
+    run = load(path, ["run.dir=/elsewhere"]).run
+    assert (run.name, run.dir) == ("moved", "/elsewhere")
+
+
+def test_another_file_in_a_runs_folder_is_a_recipe_like_any_other(write):
+    write("", "runs/r1/log.txt")
+    assert load(write("run: {dir: /far}\n", "runs/r1/mine.yaml"), []).run.dir == "/far"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from tests.utils.data.helpers import picture, pixels, png, refused_set
 from utils.data.datasets import load
+from utils.data.files import Files
 from utils.data.image_files import ImageFiles
-from utils.data.samples import Resident, Streamed
+from utils.data.samples import Resident, Streamed, digest
 from utils.errors import UserError
 
 NAMES = ["b/2.png", "a/10.png", "a/1.png", "c.d/0.png"]
@@ -285,3 +287,73 @@ def test_unusable_zip_labels(tmp_path, labels, part):
     assert part in message
     assert "dataset.json" in message
     assert str(tmp_path / "a.zip") in message
+
+
+# --- The digest
+
+
+def bitmaps(root: Path, seed: int = 0, count: int = 4) -> Path:
+    """Images in two classes whose files are all of one size."""
+    for i in range(count):
+        path = root / str(i % 2) / f"{i}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed + i).save(path)
+    return root
+
+
+def digest_of(root: Path, **options) -> str:
+    return digest(load(ImageFiles("folder", root=str(root), resolution=16, **options), 0).train)
+
+
+def test_the_digest_of_files_does_not_depend_on_where_and_how_they_are_read(tmp_path):
+    want = digest_of(bitmaps(tmp_path / "a"))
+    assert digest_of(tmp_path / "a", resident_gib=0) == want
+    assert digest_of(shutil.copytree(tmp_path / "a", tmp_path / "b")) == want
+
+
+CHANGES = {
+    "another-image": lambda root: picture(9).save(root / "0/2.bmp"),
+    "another-name": lambda root: (root / "0/2.bmp").rename(root / "0/x.bmp"),
+    "another-class": lambda root: (root / "0/2.bmp").rename(root / "1/2.bmp"),
+    "swapped": lambda root: shutil.move(shutil.move(root / "0/2.bmp", root / "x"), root / "0/4.bmp"),
+    "one-more": lambda root: picture(9).save(root / "0/9.bmp"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("gib", [0, 1])
+def test_other_files_have_another_digest(tmp_path, change, gib):
+    before = digest_of(bitmaps(tmp_path), resident_gib=gib)
+    change(tmp_path)
+    assert digest_of(tmp_path, resident_gib=gib) != before
+
+
+def test_the_digest_of_many_files_reads_a_hundred_of_them():
+    read = []
+    names = [f"{i}.png" for i in range(250_000)]
+    files = Files("root", names, lambda root, name: read.append(name) or b"", lambda root, name: len(name))
+    assert files.digest() != files._replace(names=names[::-1]).digest()
+    assert 90 <= len(read) / 2 <= 101
+
+
+def test_the_digest_of_a_file_that_is_gone_is_a_sentence(tmp_path):
+    data = load(ImageFiles("folder", root=str(bitmaps(tmp_path)), resolution=16, resident_gib=0), 0)
+    (tmp_path / "0/2.bmp").unlink()
+    with pytest.raises(UserError, match=r"'0/2\.bmp' in .* cannot be read"):
+        digest(data.train)
+
+
+def test_the_digest_of_samples_is_that_of_every_value_and_label():
+    x, label = torch.arange(12, dtype=torch.uint8).reshape(3, 1, 2, 2), torch.tensor([0, 1, 1])
+    want = digest(Resident(x, label))
+    assert digest(Resident(x.clone(), label.clone())) == want
+    other = x.clone()
+    other[2, 0, 1, 1] += 1
+    for samples in (
+        Resident(other, label), Resident(x, label.flip(0)), Resident(x, None), Resident(x, label, label),
+        Resident(x.flatten(1), label), Resident(x.float(), label),
+    ):  # fmt: skip
+        assert digest(samples) != want
+    gray = Resident(x.expand(-1, 3, -1, -1), label)
+    assert digest(gray) == digest(Resident(gray.x.contiguous(), label))
+    assert digest(gray, Resident(x, None)) != digest(gray, None) == digest(gray)

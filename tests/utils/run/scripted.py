@@ -50,6 +50,7 @@ class Run:
         """Recorder, saver and evaluator of a run that starts from ``step``."""
         config, task, players, stop = self.config, self.task, self.players, alone()
         with (
+            self.folder.locked(),
             Log(self.folder, step) as log,
             Saver(config, self.folder, players, RunState(step), best_metric(config, task), True) as saver,
             Recorder(config, task, players, log, stop.group, step) as recorder,

@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and for which config."""
 
+import errno
 import multiprocessing
 import os
 import platform
@@ -72,6 +73,55 @@ def test_a_second_process_is_refused(folder, config, holder):
     assert str(folder.path) in text
     assert "in use" in text
     assert "run.name" in text
+
+
+def test_the_owner_is_named(folder, holder):
+    assert f"in use by process {holder.pid} on {platform.node()};" in refusal(folder)
+    assert folder.lock.read_text() == f"process {holder.pid} on {platform.node()}"  # a refused process changes nothing
+    with pytest.raises(UserError):
+        folder.check_lock()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_not_taken_for_another_process(folder, monkeypatch, code):
+    def fail(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(run.fcntl, "flock", fail)
+    text = refusal(folder)
+    assert "in use" not in text
+    assert os.strerror(code) in text
+    assert "run.dir" in text
+
+
+def test_a_lock_that_was_deleted_does_not_give_two_owners(folder):
+    """The second one gets the folder, and the first one finds out before its next save."""
+    with folder.locked():
+        folder.check_lock()
+        folder.lock.unlink()
+        with pytest.raises(UserError, match=r"was deleted or replaced .* names nobody now") as caught:
+            folder.check_lock()
+        assert "\n" not in str(caught.value)
+    folder.lock.write_text("process 1 on elsewhere")
+    with pytest.raises(UserError, match="names process 1 on elsewhere now"):
+        folder.check_lock()
+
+
+def test_a_lock_that_is_deleted_while_it_is_taken_is_taken_again(folder, monkeypatch):
+    """Between opening and locking, the file's owner may have gone and somebody deleted it."""
+    original, calls = run.fcntl.flock, []
+
+    def flock(handle, how):
+        calls.append(handle)
+        if len(calls) == 1:
+            folder.lock.unlink()
+        original(handle, how)
+
+    monkeypatch.setattr(run.fcntl, "flock", flock)
+    with folder.locked():
+        assert len(calls) == 2
+        folder.check_lock()
+        assert "in use" in refusal(folder)
 
 
 def test_the_folder_is_free_when_the_other_is_done(folder, config, holder):
@@ -185,3 +235,20 @@ def test_the_config_is_whole_or_the_former_one(recorded, config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         recorded.record(config)
     assert recorded.config.read_bytes() == before
+
+
+def test_former_versions_stay_in_the_header(folder, config, monkeypatch):
+    """The newest first, each once for every change, and no more than so many."""
+    folder.path.mkdir()
+    for commit in ("a", "a", "b", "a", "a"):
+        monkeypatch.setattr(run, "_commit", lambda commit=commit: commit)
+        folder.record(config)
+    header = [line for line in folder.config.read_text().splitlines() if line.startswith("# ")]
+    assert [line.split("git commit ")[-1] for line in header[1:]] == ["a", "b", "a"]
+    assert [line.startswith("# Earlier: Python ") for line in header] == [False, False, True, True]
+    assert load_run(folder.path, []) == config
+    for number in range(50):
+        monkeypatch.setattr(run, "_commit", lambda number=number: str(number))
+        folder.record(config)
+    header = [line for line in folder.config.read_text().splitlines() if line.startswith("# ")]
+    assert [line.split("git commit ")[-1] for line in header[1:]] == [str(i) for i in range(49, 28, -1)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.utils.run.scripted import scripted
+from utils.errors import UserError
 from utils.run.log import records
 from utils.training import checkpoint
 from utils.training.players import Players
@@ -187,3 +188,15 @@ def test_the_best_survives_a_kill_at_any_commit(tmp_path, name):
             state = json.loads((run.folder.best / "step-00000005/state.json").read_text())
             assert (state["best"]["value"], state["best"]["step"]) == (5.0, 5)
     raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "best"])
+def test_nothing_is_saved_once_the_lock_is_gone(tmp_path, what):
+    """Another process may have the folder by then."""
+    run = scripted(tmp_path, [1.0])
+    with run.begun(0) as (_, saver, evaluator):
+        run.folder.lock.unlink()
+        with pytest.raises(UserError, match="deleted or replaced"):
+            saver.save(1) if what == "checkpoint" else evaluator.evaluate(1)
+    assert not run.folder.checkpoints.exists()
+    assert not run.folder.best.exists()

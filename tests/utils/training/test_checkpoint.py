@@ -10,6 +10,7 @@ import pickle
 import resource
 import shutil
 import signal
+import stat
 import threading
 import time
 from pathlib import Path
@@ -116,7 +117,9 @@ def test_an_empty_group_comes_back(tmp_path):
 
 def test_state_comes_back(tmp_path):
     best = BestRecord("é", 1 / 3, 12, True)
-    state = RunState(12, {"a.b": None, "a.c": [0.1, 2], "a.d": float("inf")}, (3, 4), Sizes((3, 8, 8), 10), 7, 5, best)
+    state = RunState(
+        12, {"a.b": None, "a.c": [0.1, 2], "a.d": float("inf")}, (3, 4), Sizes((3, 8, 8), 10), 7, 5, "5f", best
+    )
     save(tmp_path, {}, state, KEEP)
     assert newest(tmp_path, Warnings()).state == state
 
@@ -217,7 +220,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, layout, steps):
     found = newest(tmp_path, Warnings())
 
     again, again_optimizer = player(layout, seed=1)
-    checkpoint.check_fit(again, found.tensors["network"], "file")
+    checkpoint.check_fit(again.state_dict(), found.tensors["network"], "file")
     again.load_state_dict(found.tensors["network"])
     optimizers.restore(again_optimizer, again, found.tensors["adam"])
     assert_same_bits(again.state_dict(), network.state_dict())
@@ -254,7 +257,7 @@ def test_a_network_may_move_to_another_layout(tmp_path):
     save(tmp_path, {"network": network.state_dict()}, RunState(1), KEEP)
     other, _ = player(torch.contiguous_format, seed=1)
     tensors = newest(tmp_path, Warnings()).tensors["network"]
-    checkpoint.check_fit(other, tensors, "file")
+    checkpoint.check_fit(other.state_dict(), tensors, "file")
     other.load_state_dict(tensors)
     assert_same_bits(other.state_dict(), network.state_dict())
     assert other.down.weight.is_contiguous()
@@ -283,6 +286,7 @@ MISFITS = {
     "missing": (lambda tensors: tensors.pop("up.weight"), "up.weight"),
     "surplus": (lambda tensors: tensors.update(extra=torch.ones(2)), "extra"),
     "other-shape": (lambda tensors: tensors.update({"score.weight": torch.ones(1, 6)}), "score.weight"),
+    "other-type": (lambda tensors: tensors.update({"score.weight": torch.ones(1, 5).double()}), "score.weight"),
     "other-rank": (lambda tensors: tensors.update({"score.weight": torch.ones(5)}), "score.weight"),
     "nothing-at-all": (lambda tensors: tensors.clear(), "down.bias"),
 }
@@ -295,7 +299,7 @@ def test_tensors_of_another_network_are_refused_in_a_sentence(spoil, name):
     tensors = {key: value + 1 for key, value in before.items()}
     spoil(tensors)
     with pytest.raises(UserError) as caught:
-        checkpoint.check_fit(network, tensors, "runs/a/generator.safetensors")
+        checkpoint.check_fit(network.state_dict(), tensors, "runs/a/generator.safetensors")
     text = str(caught.value)
     assert text.startswith("runs/a/generator.safetensors does not fit")
     assert name in text
@@ -398,12 +402,95 @@ def test_a_state_of_wrong_names_or_types_is_passed_over(tmp_path, text):
     assert_reads(tmp_path, 1, passed_over=[bad])
 
 
+OUTSIDE = ["/etc/hostname", "../secret.safetensors", "sub/a.safetensors", "..", ".", "state.json/", "state.json\n"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_names_no_file_outside_of_its_folder(tmp_path, monkeypatch, name):
+    bad = write(tmp_path, 1, 2)
+    data = b"secret"
+    (tmp_path / "secret.safetensors").write_bytes(data)
+    (bad / "sub").mkdir()
+    (bad / "sub/a.safetensors").write_bytes(data)
+    manifest = json.loads((bad / "manifest.json").read_text())
+    manifest[name] = {"size": 6, "sha256": hashlib.sha256(data).hexdigest()}
+    (bad / "manifest.json").write_text(json.dumps(manifest))
+    original, read = checkpoint._content, []
+    monkeypatch.setattr(checkpoint, "_content", lambda path, *size: read.append(path.name) or original(path, *size))
+    assert_reads(tmp_path, 1, passed_over=[bad])
+    assert set(read) == set(FILES)
+
+
+HOSTILE = {
+    "a-pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a-link-to-a-pipe": lambda path: (path.unlink(), os.mkfifo(path.parent / "pipe"), path.symlink_to("pipe")),
+    "a-device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a-link-to-itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "a-file-without-end": lambda path: os.truncate(path, 2**40),
+    "nested-lists": lambda path: path.write_bytes(b"[" * 10**5),
+    "nested-sections": lambda path: path.write_bytes(b'{"a":' * 10**5),
+    "a-number-of-many-digits": lambda path: path.write_bytes(b'{"step": ' + b"9" * 10**4 + b"}"),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_no_regular_file_of_its_size_is_not_read(tmp_path, file, spoil):
+    """Neither to wait for a pipe nor to read a device, and no endless file into memory."""
+    bad = write(tmp_path, 1, 2)
+    spoil(bad / file)
+    if (bad / file).is_file() and file == "state.json" and (bad / file).stat().st_size < 2**20:
+        write_state(bad, (bad / file).read_bytes())  # whole by its sum
+    assert_reads(tmp_path, 1, passed_over=[bad])
+
+
+@pytest.mark.parametrize("size", [None, "6", True, 6.0, -1, [6]])
+@pytest.mark.parametrize("digest", [None, 7, []])
+def test_a_manifest_of_wrong_types(tmp_path, size, digest):
+    bad = write(tmp_path, 1, 2)
+    (bad / "manifest.json").write_text(json.dumps({"state.json": {"size": size, "sha256": digest}}))
+    assert_reads(tmp_path, 1, passed_over=[bad])
+
+
 def test_a_state_of_a_later_format_stops_the_run(tmp_path):
     """Going on from an older checkpoint would set the newer ones aside."""
     later = write(tmp_path, 1, 2)
     write_state(later, b'{"step": 2, "format": 99}')
     with pytest.raises(UserError, match="format 99"):
         newest(tmp_path, Warnings())
+
+
+PASSING = [errno.EIO, errno.EACCES, errno.ESTALE, errno.EPERM, errno.EINTR, errno.ENFILE, errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("code", PASSING, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", [*FILES, "the-folder", "the-folder-of-all"])
+def test_what_cannot_be_read_at_present_is_no_damage(tmp_path, monkeypatch, code, what):
+    """A disk, or rights, may come back: neither is an older checkpoint used nor is anyone told to remove one."""
+    folder = tmp_path / "checkpoints"
+    path = write(folder, 1, 2)
+
+    def failing(original):
+        def call(where, *arguments, **options):
+            if Path(where) == {"the-folder": path, "the-folder-of-all": folder}.get(what, path / what):
+                raise OSError(code, os.strerror(code), str(where))
+            if what == "the-folder" and Path(where).parent == path:
+                raise OSError(code, os.strerror(code), str(where))
+            return original(where, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "scandir", "stat"):
+            patch.setattr(os, name, failing(getattr(os, name)))
+        said = Warnings()
+        with pytest.raises(UserError, match=r"cannot be read at present .* give the same command again") as caught:
+            newest(folder, said)
+        assert said == []
+        assert str(path if what in FILES else folder) in str(caught.value)
+        assert "remove" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert_reads(folder, 2)
 
 
 def test_an_empty_folder_of_a_step_is_passed_over(tmp_path):
@@ -511,12 +598,34 @@ def test_a_damaged_one_is_replaced_when_its_step_comes_again(tmp_path):
     assert_reads(tmp_path, 2)
 
 
+def test_two_damaged_ones_are_kept(tmp_path):
+    write(tmp_path, 1)
+    for step in (9, 10, 99_999_999, 100_000_000):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    (tmp_path / "damaged-notes").mkdir()
+    write(tmp_path, 2)
+    names = ["damaged-notes", "damaged-step-100000000", "damaged-step-99999999", "step-00000001", "step-00000002"]
+    assert steps_in(tmp_path) == names
+    assert_reads(tmp_path, 2)
+
+
+def test_a_file_by_the_name_of_a_checkpoint_is_put_aside(tmp_path):
+    write(tmp_path, 1)
+    (tmp_path / "step-00000002").write_text("mine")
+    write(tmp_path, 2)
+    assert_reads(tmp_path, 2)
+    assert (tmp_path / "damaged-step-00000002").read_text() == "mine"
+
+
 # --- Interrupted writing
 
 LEFTOVERS = {
     "empty": lambda path: path.mkdir(),
     "half-written": lambda path: (path.mkdir(), (path / "generator.safetensors").write_bytes(b"half")),
     "complete": lambda path: shutil.copytree(path.parent / "step-00000001", path),
+    "a-file": lambda path: path.write_text("x"),
+    "a-link": lambda path: path.symlink_to("step-00000001"),
+    "a-dangling-link": lambda path: path.symlink_to("nowhere"),
     "with-folders-in-it": lambda path: (path / "a" / "b").mkdir(parents=True),
 }
 
@@ -676,6 +785,26 @@ def test_a_failure_to_write_is_a_sentence_and_keeps_the_previous_one(tmp_path, m
     assert_reads(tmp_path, 2)
     write(tmp_path, 3)
     assert_reads(tmp_path, 3)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("kind", ["folders", "files"])
+def test_a_file_system_that_cannot_flush_folders_takes_checkpoints(tmp_path, monkeypatch, code, kind):
+    """CIFS; but files must be flushed."""
+    sync = os.fsync
+
+    def fail(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode) == (kind == "folders"):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if kind == "folders":
+        write(tmp_path / "new", 1, 2, 3)
+        assert_reads(tmp_path / "new", 3)
+    else:
+        with pytest.raises(UserError, match=os.strerror(code)):
+            write(tmp_path / "new", 1)
 
 
 def test_a_disk_that_is_really_full(tmp_path):

@@ -285,5 +285,74 @@ def test_what_the_game_remembers_is_saved_and_restored_in_place(config, tmp_path
 def test_state_that_does_not_fit_is_refused(config, tmp_path):
     checkpoint.save(tmp_path, trained(config).tensors(), RunState(1))
     config.augment.name = "ada"
-    with pytest.raises(UserError, match=r"scalars\.safetensors does not fit the game: augment_p"):
+    with pytest.raises(UserError, match=r"scalars\.safetensors does not fit this run: augment_p is absent"):
         built(config).restore(checkpoint.newest(tmp_path, print))
+
+
+def respelled(tensors: dict[str, torch.Tensor], name: str, change) -> None:
+    """Change one tensor, or with None leave it out."""
+    value = tensors.pop(name)
+    if change is not None:
+        tensors[name] = change(value)
+
+
+WRONG = {
+    "shape": lambda x: torch.zeros(*x.shape, 2, dtype=x.dtype),
+    "one-number": lambda x: x.flatten()[:1].reshape(1, 1, 1, 1, 1),
+    "flat": lambda x: x.flatten() if x.ndim > 1 else x.reshape(-1, 1, 1),
+    "half": lambda x: x.half(),
+    "integer": lambda x: x.int(),
+    "absent": None,
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("group", [*GROUPS, "scalars"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_every_tensor_has_its_name_shape_and_type_or_nothing_is_restored(config, tmp_path, optimizer, group, wrong):
+    """A fused step with a moment of another shape reads beyond its end."""
+    config.optimizer.name, config.optimizer.momentum, config.augment.name = optimizer, 0.9, "ada"
+    tensors = trained(config).tensors()
+    other = trained(config, steps=1)
+    before = flat(other)
+    firsts = {name.partition("/")[0]: name for name in tensors[group]} if "optimizer" in group else tensors[group]
+    for name in list(firsts.values()) if "optimizer" in group else list(firsts)[:3]:
+        spoilt = {**tensors, group: dict(tensors[group])}
+        respelled(spoilt[group], name, WRONG[wrong])
+        checkpoint.save(tmp_path, spoilt, RunState(2), keep=2)
+        with pytest.raises(UserError) as caught:
+            other.restore(checkpoint.newest(tmp_path, print))
+        assert f"{group}.safetensors does not fit this run: {name} is " in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert same(flat(other), before)
+
+
+@pytest.mark.parametrize("name", ["exp_avg/nowhere", "colour/network.0.weight", "exp_avg", "", "/"])
+@pytest.mark.parametrize("group", GROUPS[3:])
+def test_a_moment_of_nothing_is_refused(config, tmp_path, group, name):
+    tensors = trained(config).tensors()
+    tensors[group][name] = torch.zeros(2)
+    checkpoint.save(tmp_path, tensors, RunState(2), keep=2)
+    other = trained(config, steps=1)
+    before = flat(other)
+    with pytest.raises(UserError, match=rf"{group}\.safetensors does not fit"):
+        other.restore(checkpoint.newest(tmp_path, print))
+    assert same(flat(other), before)
+
+
+def test_moments_of_optimizers_that_stepped_before_a_step_that_is_left_out(config, tmp_path):
+    """Step 8 is to be left out, and the run is at step 2 again."""
+    players = trained(config)
+    checkpoint.save(tmp_path, players.tensors(), RunState(2, skipped=(7, 8)), keep=2)
+    other = built(config)
+    other.restore(checkpoint.newest(tmp_path, print))
+    assert same(flat(other), flat(players))
+
+
+def test_a_run_in_float64_is_looked_at_in_float32(config, tmp_path):
+    players = trained(config)
+    wide = {name: {key: x.double() if x.is_floating_point() else x for key, x in group.items()}
+            for name, group in players.networks().items()}  # fmt: skip
+    checkpoint.save(tmp_path, wide, RunState(2, sizes=Sizes((1, 8, 8), 3)), keep=2)
+    loaded, _ = Players.load(config, tmp_path, Generation().networks, print)
+    assert same(loaded.average.state_dict(), players.average.state_dict())
