@@ -180,7 +180,7 @@ def state_of(
 ) -> RunState:  # fmt: skip
     """The state of a run at ``step``, as its checkpoints hold it."""
     target_samples = None if data.target is None else len(data.target)
-    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples, digest)
+    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples, data=digest)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:

@@ -63,9 +63,7 @@ class Features(nn.Module):
             missing = self.network.load_state_dict(theirs, strict=False).missing_keys
             if absent := [name for name in missing if not name.startswith("fc.")]:
                 raise ValueError(f"they lack {absent[0]}")
-        except (
-            Exception
-        ) as error:  # no such weights, no network, a damaged file: torch has an error of its own for each
+        except Exception as error:  # no such weights, no network, a damaged file: each raises another
             reason = str(error).partition("\n")[0].rstrip(".")
             raise ValueError(f"weights '{self.config.weights}' cannot be had ({reason})") from None
 

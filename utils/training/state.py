@@ -54,9 +54,9 @@ class RunState:
     sizes: Sizes = Sizes((), 0)
     train_samples: int | None = None  # None: not known
     target_samples: int | None = None  # None: no target domain, or not known
-    data: str | None = None  # digest of the training and target samples; None: not known
     best: BestRecord | None = None  # set in checkpoints of best models alone
     format: int = FORMAT
+    data: str | None = None  # digest of the training and target samples; None: not known
 
     def to_json(self) -> bytes:
         """The text of ``state.json``."""
@@ -75,7 +75,10 @@ class RunState:
             raise ValueError("state.json is nested too deeply") from None
         if isinstance(content, dict):
             content = _upgraded(content)
-        return _parsed(cls, content, "state.json")
+        state = _parsed(cls, content, "state.json")
+        if state.best and not math.isfinite(state.best.value):  # no other would ever be as good
+            raise ValueError(f"state.json: best.value is {state.best.value}")
+        return state
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_an_empty_group_comes_back(tmp_path):
 def test_state_comes_back(tmp_path):
     best = BestRecord("é", 1 / 3, 12, True)
     state = RunState(
-        12, {"a.b": None, "a.c": [0.1, 2], "a.d": float("inf")}, (3, 4), Sizes((3, 8, 8), 10), 7, 5, "5f", best
+        12, {"a.b": None, "a.c": [0.1, 2], "a.d": float("inf")}, (3, 4), Sizes((3, 8, 8), 10), 7, 5, best, data="5f"
     )
     save(tmp_path, {}, state, KEEP)
     assert newest(tmp_path, Warnings()).state == state

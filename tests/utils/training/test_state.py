@@ -11,7 +11,7 @@ from utils.training.state import FORMAT, BestRecord, RunState, Sizes
 
 STATE = RunState(
     12, {"seed": 0, "data.name": "é", "optimizer.betas": [0.5, 0.99]}, (3, 7), Sizes((1, 8, 8), 10, 4), 100, 50,
-    "5f", BestRecord("SND", 0.25, 10, True),
+    BestRecord("SND", 0.25, 10, True), data="5f",
 )  # fmt: skip
 
 
@@ -64,7 +64,10 @@ WRONG = {
     "train_samples": ["7", 7.0, False],
     "target_samples": [[]],
     "data": [7, [], True],
-    "best": [{}, 5, {**BEST, "value": "high"}, {**BEST, "higher_is_better": 1}],
+    "best": [
+        {}, 5, {**BEST, "value": "high"}, {**BEST, "value": float("nan")}, {**BEST, "value": float("inf")},
+        {**BEST, "higher_is_better": 1},
+    ],
     "format": ["2", None, 1.5],
     "surplus": [1],
 }  # fmt: skip
