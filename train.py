@@ -22,6 +22,7 @@ from adversarial.rules import RULES
 from utils import errors
 from utils.config import loading, recipes
 from utils.config.identity import check_same_run, identity
+from utils.config.reading import is_override
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
@@ -247,11 +248,11 @@ def main(arguments: list[str]) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(recipes.table(loading.DEFAULT_RECIPE.parent, width))
         return 0
-    files = [word for word in options.words if not loading.is_override(word)]
+    files = [word for word in options.words if not is_override(word)]
     if len(files) > 1:
         raise UserError(f"One recipe at a time: {' and '.join(files)} were given.")
     recipe = Path(files[0]) if files else loading.DEFAULT_RECIPE
-    cfg = loading.load(recipe, [word for word in options.words if loading.is_override(word)])
+    cfg = loading.load(recipe, [word for word in options.words if is_override(word)])
     if options.print_config:
         print(to_yaml(cfg), end="")
         return 0

@@ -90,7 +90,7 @@ class RunFolder:
     def record(self, config: Config) -> None:
         """Write the resolved config, with versions and commit, whole or not at all."""
         partial = self.path / ".config.yaml.partial"
-        with open(partial, "w") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             file.write(to_yaml(config, header=_provenance(self.path)))
             file.flush()
             os.fsync(file.fileno())

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from utils.config.fields import OneOf, PositiveInt, Share, check, choices
+from utils.config.fields import OneOf, PositiveInt, Share, check, check_type
 from utils.errors import UserError
 
 REGISTRY = {"alpha": 1, "beta": 2}
@@ -80,6 +80,17 @@ def test_a_name_that_was_registered_later_is_known(monkeypatch):
     check(Section(name="gamma"))
 
 
-def test_the_choices_of_a_literal():
-    assert choices(Section, "choice") == ("x", "y")
-    assert choices(Section, "name") == ()
+@pytest.mark.parametrize(
+    ("hint", "value", "sentence"),
+    [
+        (Literal["x", "y"], "z", "key 'z' is unknown; Valid are: x, y."),
+        (PositiveInt, "many", "key is 'many' in a.yaml and must be a whole number."),
+        (PositiveInt | None, "many", "key is 'many' in a.yaml and must be a whole number."),
+        (float, None, "key is null in a.yaml and must be a number."),
+        (bool, "maybe", "key is 'maybe' in a.yaml and must be true or false."),
+    ],
+)
+def test_a_value_of_the_wrong_type(hint, value, sentence):
+    with pytest.raises(UserError) as caught:
+        check_type("key", "a.yaml", value, hint)
+    assert str(caught.value) == sentence
