@@ -10,6 +10,7 @@ from utils import errors, pictures
 from utils.config import loading as config
 from utils.errors import UserError
 from utils.evaluation.records import Record, describe
+from utils.paths import path_of
 from utils.run.folder import RunFolder
 from utils.tasks.registry import check_sizes, task_of
 from utils.training.players import WEIGHTS, Players
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_intermixed_args(arguments)
     if options.samples is not None and options.samples < 2:
         raise UserError(f"--samples is {options.samples} and must be at least 2.")
-    folder = RunFolder(Path(options.run))
+    folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples
     task = task_of(cfg)

@@ -4,10 +4,10 @@ A run of a game of domains has no samples: it draws the recogniser's features, a
 """
 
 import argparse
-from pathlib import Path
 
 from utils import errors, pictures
 from utils.config import loading as config
+from utils.paths import path_of
 from utils.run.folder import RunFolder
 from utils.tasks.registry import task_of
 from utils.training.players import WEIGHTS, Players
@@ -16,7 +16,7 @@ from utils.training.players import WEIGHTS, Players
 def main(arguments: list[str]) -> int:
     """Parse the command line, draw pictures of the newest checkpoint, write PNGs and say where."""
     options = parser().parse_intermixed_args(arguments)
-    folder = RunFolder(Path(options.run))
+    folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     task = task_of(cfg)
     players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     made = task.gallery(cfg, players, state, options)
     for name, image in made.items():
         default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed}.png"
-        out = Path(options.out) if options.out else default
+        out = path_of(options.out) if options.out else default
         if options.out and len(made) > 1:
             out = out.with_stem(f"{out.stem}-{name}")
         print(pictures.save(image, out))

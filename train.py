@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -26,6 +25,7 @@ from utils.config.reading import is_override
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.paths import path_of
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
@@ -251,7 +251,7 @@ def main(arguments: list[str]) -> int:
     files = [word for word in options.words if not is_override(word)]
     if len(files) > 1:
         raise UserError(f"One recipe at a time: {' and '.join(files)} were given.")
-    recipe = Path(files[0]) if files else loading.DEFAULT_RECIPE
+    recipe = path_of(files[0]) if files else loading.DEFAULT_RECIPE
     cfg = loading.load(recipe, [word for word in options.words if is_override(word)])
     if options.print_config:
         print(to_yaml(cfg), end="")

@@ -14,6 +14,7 @@ from utils.config import checks, fields
 from utils.config.reading import Loader, example, first_line, parse_overrides, read_file, whole_numbers
 from utils.config.sections import AdaptationConfig, Config, InvarianceConfig, kinds, named_sections
 from utils.errors import UserError, nearest, warn
+from utils.paths import path_of
 
 LONGEST_CHAIN = 100  # bases of bases
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
@@ -73,7 +74,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[Source]:
         raise UserError(f"{path} is the base of a base more than {LONGEST_CHAIN} times over: join some of these files.")
     content = read_file(path)
     base = content.pop("base", None)
-    bases = _with_bases(path.parent / str(base), (*seen, path.resolve())) if base else []
+    bases = _with_bases(path.parent / path_of(str(base)), (*seen, path.resolve())) if base else []
     return [*bases, (str(path), content)]
 
 

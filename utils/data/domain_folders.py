@@ -11,6 +11,7 @@ from utils.data.files import Files, folder_files
 from utils.data.image_files import ImageFiles, class_folders, folder_labels, image_samples
 from utils.data.pairs import Domain, Pair, check_classes
 from utils.errors import UserError, check_name
+from utils.paths import path_of
 
 
 @dataclass
@@ -28,7 +29,7 @@ def domain_folders(config: DomainFolders, seed: int) -> Pair:
     ``data.source`` may name several domains, as "art+photo": they become the attribute. A target without class folders
     has no labels.
     """
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
     if not root.is_dir():
         raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the domains.")
     available = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -19,6 +19,7 @@ from utils.data.fitting import FittedImages, fit
 from utils.data.photographs import blend, read_photographs
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
+from utils.paths import path_of
 
 DIGITS = tuple("0123456789")
 GARMENTS = (
@@ -139,7 +140,7 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
     ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split. Raises UserError if the
     folder does not exist or cannot be read.
     """
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
     if not config.download and not (root / folder).is_dir():
         raise UserError(
             f"{config.name} is not in '{root / folder}'; set data.root to the folder that holds "

@@ -14,6 +14,7 @@ from utils.data.files import reason
 from utils.data.pairs import Domain, Pair, check_classes
 from utils.data.samples import Resident
 from utils.errors import UserError, check_name
+from utils.paths import path_of
 
 REVIEWS = ("books", "dvd", "electronics", "kitchen")
 WORDS = 5000  # words and word pairs whose counts are a review's vector
@@ -43,7 +44,7 @@ def vectors(config: VectorFiles, seed: int) -> Pair:
     """
     paths = []
     for key in ("source", "target"):
-        path = Path(config.root).expanduser() / getattr(config, key)
+        path = path_of(config.root) / path_of(getattr(config, key))
         if not path.is_file():
             raise UserError(f"There is no file data.{key}='{path}' (below data.root='{config.root}').")
         paths.append(path)
@@ -133,7 +134,7 @@ def amazon_reviews(config: Vectors, seed: int) -> Pair:
 def _reviews(config: Vectors, key: str) -> Domain:
     name = getattr(config, key)
     check_name(f"data.{key}", name, REVIEWS)
-    paths = [Path(config.root).expanduser() / f"{name}_{split}.svmlight.gz" for split in ("train", "test")]
+    paths = [path_of(config.root) / f"{name}_{split}.svmlight.gz" for split in ("train", "test")]
     for path in paths:
         if not path.is_file():
             raise UserError(f"There is no file '{path}'; set data.root to the folder that holds the reviews.")

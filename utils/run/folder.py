@@ -16,6 +16,7 @@ import torch
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.paths import path_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
         """The folder that ``config`` names."""
-        return cls(Path(config.run.dir) / config.run.name)
+        return cls(path_of(config.run.dir) / config.run.name)
 
     @property
     def config(self) -> Path:
