@@ -19,8 +19,8 @@ from utils.training.players import WEIGHTS, Players
 def main(arguments: list[str]) -> int:
     """Parse the command line, measure the newest checkpoint, print lines for people and append JSON records."""
     options = parser().parse_intermixed_args(arguments)
-    if options.samples is not None and options.samples < 2:
-        raise UserError(f"--samples is {options.samples} and must be at least 2.")
+    if options.samples is not None and not 2 <= options.samples < 2**63:
+        raise UserError(f"--samples is {options.samples} and must be at least 2 and below 2**63.")
     folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples

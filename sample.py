@@ -50,9 +50,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    """A whole number from 1 to a million: what fits in a picture."""
+    if not text.isdecimal() or not 1 <= int(text[:20]) <= 10**6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 1000000")
     return int(text)
 
 

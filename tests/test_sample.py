@@ -114,3 +114,17 @@ def test_evaluation_on_data_of_other_sizes_is_refused(finished):
     with pytest.raises(UserError, match="classes 8, and data set 'grid' has classes 25"):
         evaluate.main([str(finished / "ring-by-class"), "data.name=grid"])
     assert evaluate.main([str(finished / "ring"), "data.name=grid"]) == 0  # its networks know of no classes
+
+
+@pytest.mark.parametrize("option", ["--count", "--columns", "--interpolate"])
+@pytest.mark.parametrize("text", ["0", "-1", "1000001", "1" + 24 * "0", "9" * 5000, "x"])
+def test_counts_out_of_bounds_are_refused(finished, option, text, capsys):
+    with pytest.raises(SystemExit):
+        sample.main([str(finished / "plain"), f"{option}={text}"])
+    assert "is not a whole number from 1 to 1000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("samples", [0, 1, 2**63])
+def test_numbers_of_evaluated_samples_out_of_bounds_are_refused(finished, samples):
+    with pytest.raises(UserError, match="--samples"):
+        evaluate.main([str(finished / "plain"), f"--samples={samples}"])

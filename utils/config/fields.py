@@ -80,6 +80,9 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         raise UserError(f"{key} is {value} and must be {SCALARS[hint]}.")
     for constraint in constraints:
         _check_constraint(key, value, constraint)
+    if isinstance(value, int):  # what a tensor, a loader and safetensors can hold
+        _check_constraint(key, value, Ge(-(2**63)))
+        _check_constraint(key, value, Le(2**63 - 1))
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value} and must be finite.")
     if isinstance(value, list):

@@ -1,6 +1,5 @@
 """The folder of a run: its files, and the lock that lets one process write there."""
 
-import fcntl
 import os
 import platform
 import subprocess
@@ -75,6 +74,12 @@ class RunFolder:
 
         The lock dies with the process, even where loader workers, which are forked from it, live on for seconds.
         """
+        try:
+            import fcntl  # here, for a sentence where there is none
+        except ImportError:
+            raise UserError(
+                "Run folders are locked by fcntl, which Windows does not have: use Linux, macOS or WSL."
+            ) from None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")  # noqa: SIM115  (closing it releases the lock)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 
 import accelerate
 import pytest
@@ -185,3 +186,9 @@ def test_the_config_is_whole_or_the_former_one(recorded, config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         recorded.record(config)
     assert recorded.config.read_bytes() == before
+
+
+def test_a_system_without_locks_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with pytest.raises(UserError, match="Windows"), RunFolder(tmp_path / "a").locked():
+        pass
