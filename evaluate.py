@@ -53,8 +53,8 @@ def tell_classes(record: Record, path: Path) -> None:
     names = record["class_names"]
     width = max(map(len, names))
     print("of each class:")
-    for name, right in zip(names, record["per_class"], strict=True):
-        print(f"  {name:{width}} {right:6.2f} %")
+    for name, right, counts in zip(names, record["per_class"], record["confusion"], strict=True):
+        print(f"  {name:{width}} {f'{right:6.2f} %' if any(counts) else 'none in the target'}")
     print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
 
 

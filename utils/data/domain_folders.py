@@ -9,7 +9,7 @@ from annotated_types import Gt, Lt
 
 from utils.data.files import Files, folder_files
 from utils.data.image_files import ImageFiles, class_folders, folder_labels, image_samples
-from utils.data.pairs import Domain, Pair, check_classes
+from utils.data.pairs import Domain, Pair, check_classes, check_target_classes
 from utils.errors import UserError, check_name
 from utils.paths import path_of
 
@@ -43,7 +43,7 @@ def domain_folders(config: DomainFolders, seed: int) -> Pair:
         if classes and not class_folders(files):
             raise UserError(f"The source '{name}' in '{root}' has no folders of classes, and '{names[0]}' has.")
         check_classes(names[0], classes, name, class_folders(files))
-    check_classes(names[0], classes, config.target, class_folders(target))
+    check_target_classes(names[0], classes, config.target, class_folders(target))
     attributes = tuple(names) if len(names) > 1 else ()
     return Pair(
         _source(config, root, names, sources, classes), _target(config, target, classes), tuple(classes), attributes

@@ -6,6 +6,7 @@ of ``config`` is the dataclass of the set's keys of ``data.*``, and ``class_name
 with a key that no other has adds it to ``utils.data.image_pairs.ImagePair``, too.
 """
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,6 +142,11 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
     folder does not exist or cannot be read.
     """
     root = path_of(config.root)
+    if zipfile.is_zipfile(root):
+        raise UserError(
+            f"data.root '{root}' is a zip where data.name={config.name} needs the folder that holds "
+            f"'{Path(folder).parts[0]}'; set data.name=zip."
+        )
     if not config.download and not (root / folder).is_dir():
         raise UserError(
             f"{config.name} is not in '{root / folder}'; set data.root to the folder that holds "

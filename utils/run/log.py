@@ -106,7 +106,7 @@ def _writing(folder: RunFolder) -> Iterator[None]:
 
 
 def records(folder: RunFolder) -> list[dict[str, Any]]:
-    """The records in metrics.jsonl, in their order; a line that a kill has cut short or a disk has damaged is left out."""
+    """The records in metrics.jsonl, in their order; a line that is cut short or damaged is left out."""
     found = []
     if folder.metrics.is_file():
         for line in folder.metrics.read_bytes().split(b"\n"):
