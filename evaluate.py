@@ -1,7 +1,9 @@
 """Numbers out of a run: ``python evaluate.py runs/digits``, as records that say what was measured."""
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if not records:
         raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
     records = [{"step": state.step, "weights": options.weights, **record} for record in records]
-    with open(folder.path / "evaluations.jsonl", "a") as file:
+    with warned_if_not_written(), open(folder.path / "evaluations.jsonl", "a") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     if options.json:
         print("\n".join(json.dumps(record) for record in records))
@@ -48,6 +50,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def warned_if_not_written() -> Iterator[None]:
+    """Make a warning of a file that cannot be written: the result is printed, and the run may be someone else's."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        errors.warn(f"{error.filename or 'A file'} could not be written ({error.strerror}); the result is only shown.")
+
+
 def tell_classes(record: Record, path: Path) -> None:
     """Print the accuracy of each class and draw the confusion matrix."""
     names = record["class_names"]
@@ -55,7 +68,8 @@ def tell_classes(record: Record, path: Path) -> None:
     print("of each class:")
     for name, right, counts in zip(names, record["per_class"], record["confusion"], strict=True):
         print(f"  {name:{width}} {f'{right:6.2f} %' if any(counts) else 'none in the target'}")
-    print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
+    with warned_if_not_written():
+        print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,9 +4,11 @@ A run of a game of domains has no samples: it draws the recogniser's features, a
 """
 
 import argparse
+from pathlib import Path
 
 from utils import errors, pictures
 from utils.config import loading as config
+from utils.errors import UserError
 from utils.paths import path_of
 from utils.run.folder import RunFolder
 from utils.tasks.registry import task_of
@@ -16,6 +18,9 @@ from utils.training.players import WEIGHTS, Players
 def main(arguments: list[str]) -> int:
     """Parse the command line, draw pictures of the newest checkpoint, write PNGs and say where."""
     options = parser().parse_intermixed_args(arguments)
+    chosen = path_of(options.out) if options.out else None
+    if chosen:
+        check_output(options.out, chosen)
     folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     task = task_of(cfg)
@@ -25,11 +30,24 @@ def main(arguments: list[str]) -> int:
     made = task.gallery(cfg, players, state, options)
     for name, image in made.items():
         default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed}.png"
-        out = path_of(options.out) if options.out else default
-        if options.out and len(made) > 1:
+        out = default if chosen is None else chosen / default.name if chosen.is_dir() else chosen
+        if out is chosen and len(made) > 1:
             out = out.with_stem(f"{out.stem}-{name}")
+            check_output(str(out), out)
         print(pictures.save(image, out))
     return 0
+
+
+def check_output(text: str, path: Path) -> None:
+    """Raise UserError unless ``path``, given as ``text``, is a folder, or a .png that is new or a regular file."""
+    if path.is_dir():
+        return
+    if text.endswith("/"):
+        raise UserError(f"--out names the folder '{text}', which does not exist: make it, or name a .png file.")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out is '{text}' and must end in .png, the format that is written.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"--out is '{text}', a link or a device, which a picture would replace: name another file.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--truncation", type=float, help="limit latents to ±this: small values give typical samples")
     words.add_argument("--interpolate", type=positive, metavar="ROWS", help="walk between two latents in each row")
     words.add_argument("--tsne", action="store_true", help="games of domains: t-SNE instead of PCA")
-    words.add_argument("--out", help="PNG file to write (default: in the run's samples folder)")
+    words.add_argument("--out", help="PNG file to write, or an existing folder (default: in the run's samples folder)")
     return words
 
 
