@@ -1,7 +1,9 @@
 """Numbers out of a run: ``python evaluate.py runs/digits``, as records that say what was measured."""
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from utils import errors, pictures
 from utils.config import loading as config
 from utils.errors import UserError
 from utils.evaluation.records import Record, describe
+from utils.paths import path_of
 from utils.run.folder import RunFolder
 from utils.tasks.registry import check_sizes, task_of
 from utils.training.players import WEIGHTS, Players
@@ -18,9 +21,9 @@ from utils.training.players import WEIGHTS, Players
 def main(arguments: list[str]) -> int:
     """Parse the command line, measure the newest checkpoint, print lines for people and append JSON records."""
     options = parser().parse_intermixed_args(arguments)
-    if options.samples is not None and options.samples < 2:
-        raise UserError(f"--samples is {options.samples} and must be at least 2.")
-    folder = RunFolder(Path(options.run))
+    if options.samples is not None and not 2 <= options.samples < 2**63:
+        raise UserError(f"--samples is {options.samples} and must be at least 2 and below 2**63.")
+    folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     if options.seed is not None and cfg.game.networks != "generator":
         raise UserError(f"--seed is of latents, and {options.run} is of game.name={cfg.game.name}, which has none.")
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if not records:
         raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
     records = [{"step": state.step, "weights": options.weights, **record} for record in records]
-    with open(folder.path / "evaluations.jsonl", "a") as file:
+    with warned_if_not_written(), open(folder.path / "evaluations.jsonl", "a") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     if options.json:
         print("\n".join(json.dumps(record) for record in records))
@@ -49,14 +52,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def warned_if_not_written() -> Iterator[None]:
+    """Make a warning of a file that cannot be written: the result is printed, and the run may be someone else's."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        errors.warn(f"{error.filename or 'A file'} could not be written ({error.strerror}); the result is only shown.")
+
+
 def tell_classes(record: Record, path: Path) -> None:
     """Print the accuracy of each class and draw the confusion matrix."""
     names = record["class_names"]
     width = max(map(len, names))
     print("of each class:")
-    for name, right in zip(names, record["per_class"], strict=True):
-        print(f"  {name:{width}} {right:6.2f} %")
-    print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
+    for name, right, counts in zip(names, record["per_class"], record["confusion"], strict=True):
+        print(f"  {name:{width}} {f'{right:6.2f} %' if any(counts) else 'none in the target'}")
+    with warned_if_not_written():
+        print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from utils import errors, pictures
 from utils.config import loading as config
+from utils.errors import UserError
+from utils.paths import path_of
 from utils.run.folder import RunFolder
 from utils.tasks.registry import task_of
 from utils.tasks.task import COLUMNS, COUNT
@@ -17,7 +19,10 @@ from utils.training.players import WEIGHTS, Players
 def main(arguments: list[str]) -> int:
     """Parse the command line, draw pictures of the newest checkpoint, write PNGs and say where."""
     options = parser().parse_intermixed_args(arguments)
-    folder = RunFolder(Path(options.run))
+    chosen = path_of(options.out) if options.out else None
+    if chosen:
+        check_output(options.out, chosen)
+    folder = RunFolder(path_of(options.run))
     cfg = config.load_run(folder.path, options.overrides)
     task = task_of(cfg)
     players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
@@ -26,11 +31,24 @@ def main(arguments: list[str]) -> int:
     made = task.gallery(cfg, players, state, options)
     for name, image in made.items():
         default = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}-seed-{options.seed or 0}.png"
-        out = Path(options.out) if options.out else default
-        if options.out and len(made) > 1:
+        out = default if chosen is None else chosen / default.name if chosen.is_dir() else chosen
+        if out is chosen and len(made) > 1:
             out = out.with_stem(f"{out.stem}-{name}")
+            check_output(str(out), out)
         print(pictures.save(image, out))
     return 0
+
+
+def check_output(text: str, path: Path) -> None:
+    """Raise UserError unless ``path``, given as ``text``, is a folder, or a .png that is new or a regular file."""
+    if path.is_dir():
+        return
+    if text.endswith("/"):
+        raise UserError(f"--out names the folder '{text}', which does not exist: make it, or name a .png file.")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out is '{text}' and must end in .png, the format that is written.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"--out is '{text}', a link or a device, which a picture would replace: name another file.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,14 +69,14 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     words.add_argument("--interpolate", type=positive, metavar="ROWS", help="walk between two latents in each row")
     words.add_argument("--tsne", action="store_true", default=None, help="games of domains: t-SNE instead of PCA")
-    words.add_argument("--out", help="PNG file to write (default: in the run's samples folder)")
+    words.add_argument("--out", help="PNG file to write, or an existing folder (default: in the run's samples folder)")
     return words
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    """A whole number from 1 to a million: what fits in a picture."""
+    if not text.isdecimal() or not 1 <= int(text[:20]) <= 10**6:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 1000000")
     return int(text)
 
 

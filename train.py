@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -22,9 +21,11 @@ from adversarial.rules import RULES
 from utils import errors
 from utils.config import loading, recipes
 from utils.config.identity import identity
+from utils.config.reading import is_override
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.paths import path_of
 from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
@@ -216,11 +217,11 @@ def main(arguments: list[str]) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(recipes.table(loading.DEFAULT_RECIPE.parent, width))
         return 0
-    files = [word for word in options.words if not loading.is_override(word)]
+    files = [word for word in options.words if not is_override(word)]
     if len(files) > 1:
         raise UserError(f"One recipe at a time: {' and '.join(files)} were given.")
-    recipe = Path(files[0]) if files else loading.DEFAULT_RECIPE
-    cfg = loading.load(recipe, [word for word in options.words if loading.is_override(word)])
+    recipe = path_of(files[0]) if files else loading.DEFAULT_RECIPE
+    cfg = loading.load(recipe, [word for word in options.words if is_override(word)])
     if options.print_config:
         print(to_yaml(cfg), end="")
         return 0

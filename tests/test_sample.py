@@ -1,6 +1,7 @@
 """sample.py and evaluate.py on a finished run."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -142,3 +143,71 @@ def test_evaluation_on_data_of_other_sizes_is_refused(finished):
     with pytest.raises(UserError, match="classes 8, and data set 'grid' has classes 25"):
         evaluate.main([str(finished / "ring-by-class"), "data.name=grid"])
     assert evaluate.main([str(finished / "ring"), "data.name=grid"]) == 0  # its networks know of no classes
+
+
+@pytest.mark.parametrize("option", ["--count", "--columns", "--interpolate"])
+@pytest.mark.parametrize("text", ["0", "-1", "1000001", "1" + 24 * "0", "9" * 5000, "x"])
+def test_counts_out_of_bounds_are_refused(finished, option, text, capsys):
+    with pytest.raises(SystemExit):
+        sample.main([str(finished / "plain"), f"{option}={text}"])
+    assert "is not a whole number from 1 to 1000000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("samples", [0, 1, 2**63])
+def test_numbers_of_evaluated_samples_out_of_bounds_are_refused(finished, samples):
+    with pytest.raises(UserError, match="--samples"):
+        evaluate.main([str(finished / "plain"), f"--samples={samples}"])
+
+
+def test_a_picture_into_a_folder_has_the_default_name(finished, tmp_path, capsys):
+    (tmp_path / "a.png").mkdir()
+    for out in (str(tmp_path), f"{tmp_path}/", str(tmp_path / "a.png")):
+        assert sample.main([str(finished / "plain"), "--out", out]) == 0
+        name = "grid-step-00000012-ema-seed-0.png"
+        assert capsys.readouterr().out.strip().endswith(f"/{name}")
+        assert Image.open(tmp_path / name).format == "PNG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", name]
+
+
+def test_a_picture_replaces_a_picture(finished, tmp_path):
+    out = tmp_path / "a.PNG"
+    out.write_bytes(b"old")
+    assert sample.main([str(finished / "plain"), "--out", str(out)]) == 0
+    assert Image.open(out).format == "PNG"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.bak", "new/", "link.png", "dangling.png", "pipe.png"])
+def test_a_picture_replaces_nothing_else(finished, tmp_path, name):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link.png").symlink_to(tmp_path / "precious")
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.png")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match="--out") as caught:
+        sample.main([str(finished / "plain"), "--out", f"{tmp_path}/{name}"])
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "/dev/full"])
+def test_a_device_is_no_picture(finished, out):
+    with pytest.raises(UserError, match="--out"):
+        sample.main([str(finished / "plain"), "--out", out])
+
+
+def test_a_name_with_a_nul_is_refused(finished):
+    with pytest.raises(UserError, match="NUL"):
+        sample.main([str(finished / "plain"), "--out", "a\0.png"])
+
+
+def test_a_run_that_cannot_be_written_is_evaluated_with_a_warning(finished, tmp_path, capsys):
+    """Another person's folder; as root may write anywhere, something else stands where the file should."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished / "plain", copy)
+    (copy / "evaluations.jsonl").unlink(missing_ok=True)
+    (copy / "evaluations.jsonl").mkdir()
+    assert evaluate.main([str(copy), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[0])["metric"]
+    assert "evaluations.jsonl could not be written" in said.err

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,7 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 
-_SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+SCALARS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,19 +34,37 @@ def check(section: Any, prefix: str = "") -> None:
     Raises UserError for the first value that is out of bounds, not among its choices, or not finite. Types are not
     checked: OmegaConf converts them while it loads.
     """
-    hints = get_type_hints(type(section), include_extras=True)
+    bounds = hints(type(section))
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             check(value, f"{prefix}{field.name}.")
         else:
-            _check_value(f"{prefix}{field.name}", value, hints[field.name])
+            _check_value(f"{prefix}{field.name}", value, bounds[field.name])
 
 
-def choices(section: type, name: str) -> tuple[str, ...]:
-    """The values of a field that is a ``Literal``; empty for other fields."""
-    hint = get_type_hints(section)[name]
-    return get_args(hint) if get_origin(hint) is Literal else ()
+@cache
+def hints(section: type) -> dict[str, Any]:
+    """The annotations of a dataclass, with their bounds, by field."""
+    return get_type_hints(section, include_extras=True)
+
+
+def plain(hint: Any) -> tuple[Any, bool]:
+    """An annotation without its bounds, and whether it allows None."""
+    optional = get_origin(hint) in (Union, UnionType)
+    if optional:
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint, optional
+
+
+def check_type(key: str, where: str, value: Any, hint: Any) -> None:
+    """Raise UserError, which names the choices or the type, for a value that could not be converted to ``hint``."""
+    hint, _ = plain(hint)
+    if get_origin(hint) is Literal:
+        check_name(key, str(value), get_args(hint))
+    elif hint in SCALARS:
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"{key} is {shown} in {where} and must be {SCALARS[hint]}.")
 
 
 def _check_value(key: str, value: Any, hint: Any) -> None:
@@ -57,10 +76,13 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         hint, *constraints = get_args(hint)
     else:
         constraints = []
-    if isinstance(value, list | dict) and hint in _SCALARS:  # OmegaConf lets a list in a list of numbers pass
-        raise UserError(f"{key} is {value} and must be {_SCALARS[hint]}.")
+    if isinstance(value, list | dict) and hint in SCALARS:  # OmegaConf lets a list in a list of numbers pass
+        raise UserError(f"{key} is {value} and must be {SCALARS[hint]}.")
     for constraint in constraints:
         _check_constraint(key, value, constraint)
+    if isinstance(value, int):  # what a tensor, a loader and safetensors can hold
+        _check_constraint(key, value, Ge(-(2**63)))
+        _check_constraint(key, value, Le(2**63 - 1))
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{key} is {value} and must be finite.")
     if isinstance(value, list):

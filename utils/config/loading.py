@@ -3,17 +3,20 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from adversarial.domains import METHODS
 from utils.config import checks, fields
+from utils.config.reading import Loader, example, first_line, parse_overrides, read_file, whole_numbers
 from utils.config.sections import AdaptationConfig, Config, InvarianceConfig, kinds, named_sections
-from utils.errors import UserError, check_name, nearest, warn
+from utils.errors import UserError, nearest, warn
+from utils.paths import path_of
 
+LONGEST_CHAIN = 100  # bases of bases
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
 
 _IN_A_RUN = ("log.txt", "metrics.jsonl", "checkpoints", "best")  # beside the config.yaml of a run
@@ -30,7 +33,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     Where a later file or override gives ``model``, ``game`` or ``data`` another name, keys that only the former name
     has are left out, which a warning tells. Raises UserError with one sentence for the first thing that is wrong.
     """
-    files, command_line = _with_bases(recipe), ("the command line", _parse_overrides(overrides))
+    files, command_line = _with_bases(recipe), ("the command line", parse_overrides(overrides))
     sources = [*files, *_place_of(recipe), command_line]
     try:
         names = _names_after_each(sources)
@@ -39,13 +42,14 @@ def load(recipe: Path, overrides: list[str]) -> Config:
             _leave_out_other_kinds(source, before, names[-1], schema)
         for where, content in sources:
             _check_keys(where, content, schema)
-        merged = OmegaConf.merge(*[content for _, content in sources])
+        merged = _with_whole_numbers(OmegaConf.merge(*[content for _, content in sources]), schema)
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         raise UserError(_cannot_be_read(recipe, error)) from None
     try:
         config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), merged))
     except (OmegaConfBaseException, TypeError, KeyError) as error:
-        _check_choice(schema, merged, str(error.full_key) if getattr(error, "full_key", None) else "")
+        if not isinstance(error, InterpolationResolutionError):
+            _check_type(schema, sources, str(getattr(error, "full_key", None) or ""))
         raise UserError(_cannot_be_read(recipe, error)) from None
     config.run.name = config.run.name or recipe.stem
     checks.check(config)
@@ -62,22 +66,6 @@ def load_run(folder: Path, overrides: list[str]) -> Config:
     return load(path, overrides)
 
 
-def is_override(word: str) -> bool:
-    """Whether a word of the command line is ``key=value``, not a path."""
-    return re.match(r"[A-Za-z_][\w.]*=", word) is not None
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads every word but null as text, which the typed fields then convert.
-
-    So run.name=1.10 is no number, train.precision=no no boolean, and 2026-11-21 no date.
-    """
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL)$"), list("~nN"))
-
-
 # --- Reading
 
 
@@ -87,15 +75,11 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[Source]:
         raise UserError(_missing_recipe(path))
     if path.resolve() in seen:
         raise UserError(f"{path} is among its own bases: its 'base:' lines form a circle.")
-    try:
-        content = yaml.load(path.read_text(), _Loader) or {}
-        if not isinstance(content, dict):
-            raise UserError(f"{path} must hold 'key: value' lines, not {type(content).__name__}.")
-        content = OmegaConf.create(content)
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if len(seen) == LONGEST_CHAIN:
+        raise UserError(f"{path} is the base of a base more than {LONGEST_CHAIN} times over: join some of these files.")
+    content = read_file(path)
     base = content.pop("base", None)
-    bases = _with_bases(path.parent / str(base), (*seen, path.resolve())) if base else []
+    bases = _with_bases(path.parent / path_of(str(base)), (*seen, path.resolve())) if base else []
     return [*bases, (str(path), content)]
 
 
@@ -111,20 +95,6 @@ def _place_of(recipe: Path) -> list[Source]:
 def _missing_recipe(path: Path) -> str:
     recipes = [str(p) for p in path.parent.glob("*.yaml")] or [str(p) for p in DEFAULT_RECIPE.parent.glob("*.yaml")]
     return f"There is no config {path}; {nearest(str(path), sorted(recipes))}."
-
-
-def _parse_overrides(overrides: list[str]) -> DictConfig:
-    for text in overrides:
-        if not is_override(text):
-            raise UserError(f"{text!r} is not of the form key=value, such as update.rule=alternating.")
-    parsed = OmegaConf.create()
-    for text in overrides:
-        key, value = text.split("=", 1)
-        try:
-            OmegaConf.update(parsed, key, yaml.load(value, _Loader) if value else "", force_add=True)
-        except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
-            raise UserError(f"The override {text!r} cannot be read: {_first_line(error)}.") from None
-    return parsed
 
 
 # --- Sections whose keys depend on their name
@@ -173,7 +143,19 @@ def _leave_out_other_kinds(source: Source, before: dict[str, str], names: dict[s
 
 def _as_read(value: Any) -> Any:
     """A value as the loader would read it from YAML."""
-    return yaml.load(yaml.safe_dump(value), _Loader)
+    return yaml.load(yaml.safe_dump(value), Loader)
+
+
+def _with_whole_numbers(merged: DictConfig, schema: Config) -> DictConfig:
+    """The keys with numbers such as 1e5 in the form in which OmegaConf takes them for whole numbers."""
+    content = OmegaConf.to_container(merged)
+    for section, given in content.items():
+        if isinstance(given, dict):
+            hints = fields.hints(type(getattr(schema, section)))
+            content[section] = {name: whole_numbers(value, hints[name]) for name, value in given.items()}
+        else:
+            content[section] = whole_numbers(given, fields.hints(Config)[section])
+    return OmegaConf.create(content)
 
 
 # --- Checks of what was read
@@ -191,6 +173,9 @@ def _check_keys(where: str, content: DictConfig, schema: Any, prefix: str = "") 
             if isinstance(getattr(schema, key), dict):
                 wanted = f"set for each penalty on its own, such as {prefix}{key}.r1"
             raise UserError(f"'{prefix}{key}' in {where} must be {wanted}, not {value!r}.")
+        if isinstance(getattr(schema, key), list) and not isinstance(value, list):
+            shown = "null" if value is None else repr(value)
+            raise UserError(f"'{prefix}{key}' in {where} is {shown} and must be a list: {example(prefix + key)}.")
         if is_section:
             _check_keys(where, content[key], getattr(schema, key), f"{prefix}{key}.")
 
@@ -206,18 +191,21 @@ def _unknown_key(where: str, key: str, schema: Any, prefix: str) -> str:
     return f"Unknown key '{prefix}{key}' in {where}; {hint}."
 
 
-def _check_choice(schema: Config, merged: DictConfig, key: str) -> None:
-    """Raise UserError if the value at ``key``, which OmegaConf refuses, is not among the choices of a Literal."""
-    section, _, name = key.partition(".")
-    keys = type(getattr(schema, section, None))
-    if name in getattr(keys, "__dataclass_fields__", {}) and (valid := fields.choices(keys, name)):
-        check_name(key, str(OmegaConf.select(merged, key)), valid)
+def _check_type(schema: Config, sources: list[Source], key: str) -> None:
+    """Raise UserError if the value at ``key``, which OmegaConf refuses, is of the wrong type or not among choices."""
+    section, name, *inside = [*re.findall(r"\w+", key), "", ""][:3] if key else ("", "")
+    keys = type(getattr(schema, section, None)) if name else Config
+    hints = fields.hints(keys) if dataclasses.is_dataclass(keys) else {}
+    if hint := hints.get(name or section):
+        where, value = next((w, OmegaConf.select(c, key)) for w, c in reversed(sources) if _has(c, section, name))
+        hint, _ = fields.plain(hint)
+        fields.check_type(key, where, value, get_args(hint)[-1] if any(inside) else hint)
+
+
+def _has(content: DictConfig, section: str, name: str) -> bool:
+    return section in content and (not name or name in content[section])
 
 
 def _cannot_be_read(recipe: Path, error: Exception) -> str:
     where = f", {error.full_key}" if getattr(error, "full_key", None) else ""
-    return f"{recipe} and the command line{where}: {_first_line(error)}."
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{recipe} and the command line{where}: {first_line(error)}."

@@ -30,6 +30,8 @@ Schedule = Annotated[str, OneOf(SCHEDULES)]
 Penalty = Annotated[str, OneOf(PENALTIES)]
 Augmentation = Annotated[str, OneOf(augmentation.NAMES)]
 Precision = Annotated[str, OneOf(("no", "bf16", "float64"))]  # no Literal: checks.py has more to say about fp16
+Threads = Annotated[int, Ge(0), Le(4096)]  # PyTorch counts them in 32 bits, and starts them all
+Limit = Annotated[float, Ge(0), Le(3e38)]  # clamping to more than float32 holds is an error
 Beta = Annotated[float, Ge(0), Lt(1)]
 Optimizer = Annotated[str, OneOf(OPTIMIZERS)]
 AdaptationMethod = Annotated[str, OneOf(METHODS)]
@@ -46,7 +48,7 @@ class RunConfig:
     device: Literal["auto", "cpu"] = "auto"  # auto: what accelerate finds; cpu: the CPU even with an accelerator
     processes: NonNegativeInt = 0  # refuse to start with another number (accelerate launch --cpu starts one); 0: any
     deterministic: bool = False  # the same bits on GPUs, too; slower there: utils.training.processes.make_deterministic
-    threads: NonNegativeInt = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow on a shared machine)
+    threads: Threads = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow on a shared machine)
 
 
 class GameConfig:
@@ -129,7 +131,7 @@ def _penalty_fields() -> Iterator[tuple[str, Any, Any]]:
 class PenaltyConfig(make_dataclass("Penalties", _penalty_fields())):
     """Fields of ``penalty.*``: those of the registry, and these."""
 
-    clip: NonNegativeFloat = 0.0  # limit of the critic's weights after its steps (WGAN); 0.01 in its paper; 0: off
+    clip: Limit = 0.0  # limit of the critic's weights after its steps (WGAN); 0.01 in its paper; 0: off
     every: dict[Penalty, PositiveInt] = field(default_factory=dict)  # lazy: {r1: 16} is R1 every 16th step, 16 times
     schedule: dict[Penalty, Schedule] = field(default_factory=dict)  # of γ over the run, {r1: name in SCHEDULES}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import math
 import re
 import tokenize
 from functools import cache
@@ -52,5 +53,14 @@ def _own_comments(section: type) -> dict[str, str]:
 
 
 def _line(key: str, value: Any, comment: str, indent: int) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    text = yaml.safe_dump(_escaped(value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
     return f"{' ' * indent}{key}: {text}".ljust(36) + f"  # {comment}"
+
+
+def _escaped(value: Any) -> Any:
+    """A value whose text holds no references: ${seed} is text by now, and is still text when it is read again."""
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", value)
+    return value

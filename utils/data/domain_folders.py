@@ -9,8 +9,9 @@ from annotated_types import Gt, Lt
 
 from utils.data.files import Files, folder_files
 from utils.data.image_files import ImageFiles, class_folders, folder_labels, image_samples
-from utils.data.pairs import Domain, Pair, check_classes
+from utils.data.pairs import Domain, Pair, check_classes, check_target_classes
 from utils.errors import UserError, check_name
+from utils.paths import path_of
 
 
 @dataclass
@@ -28,7 +29,7 @@ def domain_folders(config: DomainFolders, seed: int) -> Pair:
     ``data.source`` may name several domains, as "art+photo": they become the attribute. A target without class folders
     has no labels.
     """
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
     if not root.is_dir():
         raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the domains.")
     available = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -42,7 +43,7 @@ def domain_folders(config: DomainFolders, seed: int) -> Pair:
         if classes and not class_folders(files):
             raise UserError(f"The source '{name}' in '{root}' has no folders of classes, and '{names[0]}' has.")
         check_classes(names[0], classes, name, class_folders(files))
-    check_classes(names[0], classes, config.target, class_folders(target))
+    check_target_classes(names[0], classes, config.target, class_folders(target))
     attributes = tuple(names) if len(names) > 1 else ()
     return Pair(
         _source(config, root, names, sources, classes), _target(config, target, classes), tuple(classes), attributes

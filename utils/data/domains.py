@@ -82,7 +82,7 @@ def load(config: Any, seed: int, target_only: bool = False) -> Domains:
     if source.test is not None:
         train, validation = source.train, source.test
     else:
-        train, validation = _split(source.train, config.validation, f"The source '{source.name}'")
+        train, validation = _split(source.train, config.validation, f"The source '{source.name}'", classes)
     # The upper bound is not measured on the samples that it was trained on.
     oracle = target.test or (validation if target_only else target.train)
     return Domains(
@@ -91,12 +91,18 @@ def load(config: Any, seed: int, target_only: bool = False) -> Domains:
     )  # fmt: skip
 
 
-def _split(samples: Samples, share: float, what: str) -> tuple[Samples, Samples]:
+def _split(samples: Samples, share: float, what: str, classes: tuple[str, ...]) -> tuple[Samples, Samples]:
     """Training and validation samples, each class in proportion; the same for every seed."""
     from sklearn.model_selection import train_test_split  # here for a fast start-up
 
     if not 0 < share < 1:
         raise UserError(f"data.validation is {share} and must be between 0 and 1.")
+    counts = torch.bincount(samples.label, minlength=len(classes)).tolist()
+    if alone := [name for name, count in zip(classes, counts, strict=True) if count == 1]:
+        raise UserError(
+            f"{what} has one sample of the class '{alone[0]}', and the split into training and validation needs two: "
+            "add one, or remove the class."
+        )
     try:
         train, held_out = train_test_split(range(len(samples)), test_size=share, random_state=0, stratify=samples.label)
     except ValueError as error:

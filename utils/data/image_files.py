@@ -3,7 +3,6 @@
 import json
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -15,6 +14,7 @@ from utils.data.files import GRAY_MODES, Files, folder_files, open_image, reason
 from utils.data.fitting import FittedImages
 from utils.data.samples import DataSet, Resident, Samples, Streamed
 from utils.errors import UserError
+from utils.paths import path_of
 
 
 @dataclass
@@ -28,7 +28,7 @@ class ImageFiles(FittedImages):
 
 def folder(config: ImageFiles, seed: int) -> DataSet:
     """Images below a folder; the first level of sub-folders names the classes if no image lies outside of them."""
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
     if root.is_file():
         hint = "data.name=zip" if zipfile.is_zipfile(root) else "data.root to the folder that holds the images"
         raise UserError(f"data.root '{root}' is a file where data.name=folder needs a folder; set {hint}.")
@@ -55,7 +55,7 @@ def folder_labels(classes: list[str], names: list[str]) -> Tensor:
 
 def zip_file(config: ImageFiles, seed: int) -> DataSet:
     """A zip of images with an optional ``dataset.json`` of labels."""
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
     if root.is_dir():
         raise UserError(f"data.root '{root}' is a folder where data.name=zip needs a .zip file; set data.name=folder.")
     if not root.exists():

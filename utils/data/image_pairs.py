@@ -10,7 +10,7 @@ from torch import Tensor
 from adversarial.draws import rng
 from utils.data.fitting import Images, resize
 from utils.data.image_sets import DIGITS, IMAGE_SETS, MnistM, digit_splits
-from utils.data.pairs import Domain, Pair, check_classes
+from utils.data.pairs import Domain, Pair, check_target_classes
 from utils.data.photographs import blend, sample_photographs
 from utils.data.samples import DataSet, Resident
 from utils.errors import check_name
@@ -31,14 +31,18 @@ def images(config: ImagePair, seed: int) -> Pair:
     for key in ("source", "target"):
         check_name(f"data.{key}", getattr(config, key), IMAGE_SETS)
     source, target = (IMAGE_SETS[name](replace(config, name=name), seed) for name in (config.source, config.target))
-    check_classes(source.name, source.class_names, target.name, target.class_names)
+    check_target_classes(source.name, source.class_names, target.name, target.class_names)
     channels = max(source.shape[0], target.shape[0])
-    return Pair(_domain(source, channels), _domain(target, channels), source.class_names)
+    theirs = torch.tensor([source.class_names.index(name) for name in target.class_names])
+    return Pair(_domain(source, channels), _domain(target, channels, theirs), source.class_names)
 
 
-def _domain(data: DataSet, channels: int) -> Domain:
-    """A set as a domain; gray images repeat their channel where ``channels`` is 3."""
-    splits = (Resident(split.x.expand(-1, channels, -1, -1), split.label) for split in (data.train, data.test))
+def _domain(data: DataSet, channels: int, numbers: Tensor | None = None) -> Domain:
+    """A set as a domain; gray images repeat their channel where ``channels`` is 3. Class i becomes ``numbers[i]``."""
+    splits = (
+        Resident(split.x.expand(-1, channels, -1, -1), split.label if numbers is None else numbers[split.label])
+        for split in (data.train, data.test)
+    )
     return Domain(data.name, *splits)
 
 

@@ -6,6 +6,7 @@ of ``config`` is the dataclass of the set's keys of ``data.*``, and ``class_name
 with a key that no other has adds it to ``utils.data.image_pairs.ImagePair``, too.
 """
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from utils.data.fitting import FittedImages, fit
 from utils.data.photographs import blend, read_photographs
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
+from utils.paths import path_of
 
 DIGITS = tuple("0123456789")
 GARMENTS = (
@@ -139,7 +141,12 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
     ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split. Raises UserError if the
     folder does not exist or cannot be read.
     """
-    root = Path(config.root).expanduser()
+    root = path_of(config.root)
+    if zipfile.is_zipfile(root):
+        raise UserError(
+            f"data.root '{root}' is a zip where data.name={config.name} needs the folder that holds "
+            f"'{Path(folder).parts[0]}'; set data.name=zip."
+        )
     if not config.download and not (root / folder).is_dir():
         raise UserError(
             f"{config.name} is not in '{root / folder}'; set data.root to the folder that holds "

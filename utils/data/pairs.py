@@ -26,8 +26,20 @@ class Pair(NamedTuple):
 
 def check_classes(a: str, ours: Sequence, b: str, theirs: Sequence) -> None:
     """Raise UserError if the classes of the domains ``a`` and ``b`` differ; a domain without labels fits any."""
-    if not ours or not theirs or list(ours) == list(theirs):
-        return
+    if ours and theirs and list(ours) != list(theirs):
+        _refuse(a, ours, b, theirs)
+
+
+def check_target_classes(a: str, ours: Sequence, b: str, theirs: Sequence) -> None:
+    """Raise UserError if the target ``b`` has classes that the source ``a`` lacks.
+
+    It may have fewer: no label of it is used in training, and reports measure the classes that there are.
+    """
+    if ours and not set(theirs) <= set(ours):
+        _refuse(a, ours, b, theirs)
+
+
+def _refuse(a: str, ours: Sequence, b: str, theirs: Sequence) -> None:
     missing, extra = (", ".join(map(str, sorted(set(x) - set(y))[:5])) for x, y in ((ours, theirs), (theirs, ours)))
     parts = [f"'{b}' lacks {missing}"] if missing else []
     parts += [f"'{a}' lacks {extra}"] if extra else []

@@ -1,13 +1,12 @@
 """Digits on patches of photographs: |patch - digit|, as MNIST-M was made (Ganin et al. 2016, section 5.2.4)."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from adversarial.draws import rng
 from utils.data.files import folder_files, open_image
 from utils.errors import UserError
+from utils.paths import path_of
 
 
 def read_photographs(photos: str, resolution: int) -> list[Tensor]:
@@ -17,7 +16,7 @@ def read_photographs(photos: str, resolution: int) -> list[Tensor]:
     """
     from torchvision.transforms.v2 import functional as tv  # here for a fast start-up
 
-    folder = Path(photos).expanduser()
+    folder = path_of(photos)
     if not photos or not folder.is_dir():
         raise UserError(f"mnist_m needs photographs: there is no folder data.photos='{photos}'.")
     files = folder_files(folder)

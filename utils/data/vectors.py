@@ -11,12 +11,15 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from utils.data.files import reason
-from utils.data.pairs import Domain, Pair, check_classes
+from utils.data.pairs import Domain, Pair, check_target_classes
 from utils.data.samples import Resident
 from utils.errors import UserError, check_name
+from utils.paths import path_of
 
 REVIEWS = ("books", "dvd", "electronics", "kitchen")
 WORDS = 5000  # words and word pairs whose counts are a review's vector
+
+Transform = Literal["none", "binary", "log", "unit", "zscore"]
 
 
 @dataclass
@@ -27,7 +30,7 @@ class Vectors:
     root: str = "data"  # folder that holds the files
     source: str = ""  # the labelled domain: a file in root, or a kind of reviews
     target: str = ""  # the unlabelled domain: the same
-    transform: Literal["none", "binary", "log", "unit"] = "none"  # binary: above 0; log: of 1 + x; unit: length 1
+    transform: Transform = "none"  # binary: above 0; log: of 1 + x; unit: length 1; zscore: each domain to mean 0, σ 1
 
 
 @dataclass
@@ -38,16 +41,20 @@ class VectorFiles(Vectors):
 
 
 def vectors(config: VectorFiles, seed: int) -> Pair:
-    """Two files of vectors: .npz with ``features`` ``[n, D]``, ``labels`` ``[n]`` (optional for the target) and perhaps
-    ``attributes`` ``[n]``; or svmlight text, packed or not, with labels in the first column.
+    """Two files of vectors: .npz with ``features`` ``[n, D]``, ``labels`` (``[n]``, ``[n, 1]`` or one-hot ``[n, K]``;
+    optional for the target) and perhaps ``attributes`` ``[n]``; or svmlight text, packed or not, with labels in the
+    first column.
     """
     paths = []
     for key in ("source", "target"):
-        path = Path(config.root).expanduser() / getattr(config, key)
+        path = path_of(config.root) / path_of(getattr(config, key))
         if not path.is_file():
             raise UserError(f"There is no file data.{key}='{path}' (below data.root='{config.root}').")
         paths.append(path)
-    parts = [_read_npz(path) for path in paths] if paths[0].suffix == ".npz" else _read_svmlight(*paths)
+    packed = [path.suffix.lower() == ".npz" for path in paths]
+    if any(packed) and not all(packed):
+        raise UserError(f"{paths[0]} and {paths[1]} are of two formats: both must be .npz, or both svmlight text.")
+    parts = [_read_npz(path) for path in paths] if all(packed) else _read_svmlight(*paths)
     (x, label, attribute), (target, target_label, _) = parts
     if x.shape[1:] != target.shape[1:]:
         raise UserError(
@@ -57,8 +64,8 @@ def vectors(config: VectorFiles, seed: int) -> Pair:
         raise UserError(f"The source {paths[0]} has no 'labels': exchange data.source and data.target, or add them.")
     classes, label = _numbered(label)
     if target_label is not None:
-        target_classes, target_label = _numbered(target_label)
-        check_classes(str(paths[0]), classes.tolist(), str(paths[1]), target_classes.tolist())
+        check_target_classes(str(paths[0]), classes.tolist(), str(paths[1]), numpy.unique(target_label).tolist())
+        target_label = torch.from_numpy(numpy.searchsorted(classes, target_label))
     attributes, attribute = ((), None) if attribute is None else _numbered(attribute)
     source = Domain(paths[0].name, Resident(transformed(x, config.transform), label, attribute))
     samples = Resident(transformed(target, config.transform), target_label)
@@ -76,16 +83,35 @@ def _read_npz(path: Path) -> tuple:
     try:
         with numpy.load(path, allow_pickle=False) as content:
             x, label, attribute = (content.get(key) for key in ("features", "labels", "attributes"))
+            found = ", ".join(content.files) or "nothing"
     except Exception as error:  # BadZipFile, ValueError, OSError, AttributeError for a bare array
         raise UserError(f"{path} cannot be read as .npz ({reason(error)}); save it with numpy.savez.") from None
-    if x is None or x.ndim != 2 or x.dtype.kind not in "fiub":
-        raise UserError(f"{path} must hold 'features' as a matrix [n, D] of numbers.")
-    for name, values in (("labels", label), ("attributes", attribute)):
-        if values is not None and values.shape != (len(x),):
-            raise UserError(f"{path} holds {len(x)} features but '{name}' of shape {values.shape}.")
-        if values is not None and values.dtype.kind == "f" and not numpy.isfinite(values).all():
-            raise UserError(f"{path} holds '{name}' that are NaN or infinite: remove those samples.")
-    return _finite(path, torch.from_numpy(x).float()), label, attribute
+    if x is None:
+        raise UserError(f"{path} holds {found} and must hold 'features', a matrix [n, D] of numbers: rename that key.")
+    if x.ndim != 2 or x.dtype.kind not in "fiub":
+        raise UserError(f"{path} must hold 'features' as a matrix [n, D] of numbers, not {x.dtype} {list(x.shape)}.")
+    with numpy.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        features = torch.from_numpy(numpy.array(x, dtype=numpy.float32))
+    names = (None if y is None else _names(path, what, y, len(x)) for what, y in
+             (("labels", label), ("attributes", attribute)))  # fmt: skip
+    return _finite(path, features), *names
+
+
+def _names(path: Path, what: str, values: numpy.ndarray, count: int) -> numpy.ndarray:
+    """Labels or attributes ``[n]`` from an array ``[n]``, ``[n, 1]`` or one-hot ``[n, K]``; text as str."""
+    if values.dtype.kind not in "biufUS":
+        raise UserError(f"{path} holds '{what}' of type {values.dtype} and must hold whole numbers or text.")
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    elif values.ndim == 2 and values.dtype.kind in "biuf":
+        if not (numpy.isin(values, (0, 1)).all() and (values.sum(1) == 1).all()):
+            raise UserError(f"{path} holds '{what}' {list(values.shape)} that are not one-hot: store one number each.")
+        values = values.argmax(1)
+    if values.shape != (count,):
+        raise UserError(f"{path} holds {count} features but '{what}' of shape {values.shape}.")
+    if values.dtype.kind == "f" and not numpy.isfinite(values).all():
+        raise UserError(f"{path} holds '{what}' that are NaN or infinite: remove those samples.")
+    return numpy.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
 
 
 def _read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
@@ -98,7 +124,10 @@ def _read_svmlight(*paths: Path, features: int | None = None) -> list[tuple]:
         )
     except Exception as error:  # ValueError, OSError, UnicodeDecodeError, zlib.error
         names = " or ".join(map(str, paths))
-        raise UserError(f"{names} cannot be read as svmlight ({reason(error)}); mend the file.") from None
+        raise UserError(
+            f"{names} cannot be read as svmlight ({reason(error)}): mend it, or save it as .npz with numpy.savez "
+            "(features, labels), the other format that can be read."
+        ) from None
     parts = zip(paths, content[::2], content[1::2], strict=True)
     return [(_finite(path, torch.from_numpy(x.toarray()).float()), label, None) for path, x, label in parts]
 
@@ -109,8 +138,15 @@ def _finite(path: Path, x: Tensor) -> Tensor:
     return x
 
 
+def _standardised(x: Tensor) -> Tensor:
+    """Every feature with mean 0 and variance 1 over the domain ``x``; a feature that never varies becomes 0."""
+    centred = x.double() - x.double().mean(0)
+    constant = (x == x[:1]).all(0)
+    return torch.where(constant, 0, centred / centred.square().mean(0).sqrt()).float()
+
+
 def transformed(x: Tensor, how: str) -> Tensor:
-    """Vectors as ``data.transform`` says: none, binary (whether above 0), log (log(1 + x)) or unit (length 1)."""
+    """The vectors of a domain as ``data.transform`` says: a key of ``TRANSFORMS``."""
     check_name("data.transform", how, TRANSFORMS)
     return TRANSFORMS[how](x)
 
@@ -120,6 +156,7 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "binary": lambda x: (x > 0).float(),
     "log": lambda x: x.clamp(min=0).log1p(),
     "unit": lambda x: torch.nn.functional.normalize(x),
+    "zscore": _standardised,
 }
 
 
@@ -133,11 +170,11 @@ def amazon_reviews(config: Vectors, seed: int) -> Pair:
 def _reviews(config: Vectors, key: str) -> Domain:
     name = getattr(config, key)
     check_name(f"data.{key}", name, REVIEWS)
-    paths = [Path(config.root).expanduser() / f"{name}_{split}.svmlight.gz" for split in ("train", "test")]
+    paths = [path_of(config.root) / f"{name}_{split}.svmlight.gz" for split in ("train", "test")]
     for path in paths:
         if not path.is_file():
             raise UserError(f"There is no file '{path}'; set data.root to the folder that holds the reviews.")
     splits = _read_svmlight(*paths, features=WORDS)
-    return Domain(
-        name, *(Resident(transformed(x, config.transform), torch.from_numpy(y > 0).long()) for x, y, _ in splits)
-    )
+    x = transformed(torch.cat([x for x, _, _ in splits]), config.transform).split([len(x) for x, _, _ in splits])
+    labels = (torch.from_numpy(y > 0).long() for _, y, _ in splits)
+    return Domain(name, *map(Resident, x, labels))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from adversarial.draws import rng
 from utils.data.randomness import seeded
 from utils.data.samples import DataSet, Resident, to_images
+from utils.errors import warn
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 800, 128, 2e-3
 NOISE = 0.2  # σ of noise added to training images in [-1, 1]: on small sets one per cent fewer errors
@@ -54,10 +55,13 @@ def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
         network.load_state_dict(load_file(cache))
     except (OSError, SafetensorError, RuntimeError):  # absent or damaged
         _train(network, data.train, device)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_suffix(".partial")  # renamed when complete: a killed run leaves no half-written file
-        save_file(network.cpu().state_dict(), partial)
-        partial.replace(cache)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = cache.with_suffix(".partial")  # renamed when complete: a killed run leaves no half-written file
+            partial.write_bytes(save(network.cpu().state_dict()))  # save_file would hide it from all other users
+            partial.replace(cache)
+        except OSError as error:
+            warn(f"The classifier could not be kept in {folder} ({error.strerror}); it is trained anew the next time.")
     return network.to(device).eval().requires_grad_(False)
 
 

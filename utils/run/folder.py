@@ -1,7 +1,6 @@
 """The folder of a run: its files, and the lock that lets one process write there."""
 
 import errno
-import fcntl
 import itertools
 import os
 import platform
@@ -19,6 +18,7 @@ import torch
 from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import UserError
+from utils.paths import path_of
 
 EARLIER = 20  # former versions that the header of a config.yaml names
 
@@ -32,7 +32,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
         """The folder that ``config`` names."""
-        return cls(Path(config.run.dir) / config.run.name)
+        return cls(path_of(config.run.dir) / config.run.name)
 
     @property
     def lock(self) -> Path:
@@ -97,7 +97,7 @@ class RunFolder:
     def check_lock(self) -> None:
         """Raise UserError if the lock of this process was deleted or replaced: another one may write here by now."""
         try:
-            owner = self.lock.read_text()
+            owner = self.lock.read_text(encoding="utf-8")
         except FileNotFoundError:
             owner = "nobody"
         if owner != _this_process():
@@ -113,7 +113,7 @@ class RunFolder:
         header = [f"Resolved config of {self.path}. Resume or continue: python train.py {self.path}/config.yaml", now]
         header += [f"Earlier: {text}" for text in former[former[:1] == [now] :][:EARLIER]]
         partial = self.path / ".config.yaml.partial"
-        with open(partial, "w") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             file.write(to_yaml(config, header="\n".join(header)))
             file.flush()
             os.fsync(file.fileno())
@@ -123,16 +123,24 @@ class RunFolder:
         """The versions with which the run was started before, the latest first."""
         if not self.config.is_file():
             return []
-        header = itertools.takewhile(lambda line: line.startswith("#"), self.config.read_text().splitlines())
+        header = itertools.takewhile(
+            lambda line: line.startswith("#"), self.config.read_text(encoding="utf-8").splitlines()
+        )
         return [line.removeprefix("# ").removeprefix("Earlier: ") for line in header if "git commit" in line]
 
 
 def _locked_file(folder: Path) -> TextIO:
     """The open and locked ``.lock`` of a folder."""
+    try:
+        import fcntl  # here, for a sentence where there is none
+    except ImportError:
+        raise UserError(
+            "Run folders are locked by fcntl, which Windows does not have: use Linux, macOS or WSL."
+        ) from None
     path = RunFolder(folder).lock
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a+")  # noqa: SIM115  (closing it releases the lock)
+        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (closing it releases the lock)
     except OSError as error:
         raise UserError(f"Run folder {folder} cannot be written ({error}); choose another run.dir.") from None
     try:

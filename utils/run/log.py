@@ -106,13 +106,13 @@ def _writing(folder: RunFolder) -> Iterator[None]:
 
 
 def records(folder: RunFolder) -> list[dict[str, Any]]:
-    """The records in metrics.jsonl, in their order; a line that a kill has cut short is left out."""
+    """The records in metrics.jsonl, in their order; a line that is cut short or damaged is left out."""
     found = []
     if folder.metrics.is_file():
-        for line in folder.metrics.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-    return [record for record in found if isinstance(record, dict) and {"kind", "step"} <= record.keys()]
+        for line in folder.metrics.read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
+                found.append(json.loads(line.decode()))
+    return [x for x in found if isinstance(x, dict) and "kind" in x and isinstance(x.get("step"), int)]
 
 
 def _drop_after(folder: RunFolder, step: int) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 from argparse import Namespace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from utils.data.randomness import seeded
 from utils.data.samples import Samples
 from utils.errors import UserError
 from utils.evaluation.predictions import predict, prepared_batches, subset
+from utils.paths import path_of
 from utils.tasks.checks import check_rule, refuse_options
 from utils.tasks.task import COLUMNS, COUNT, Pictures
 from utils.training import checkpoint
@@ -63,7 +63,7 @@ class DomainTask:
 
     def source_recogniser(self, config: Config) -> Recogniser:
         """The recogniser of the run in ``game.pretrained``. Raises UserError unless that run fits this one."""
-        folder = Path(config.game.pretrained)
+        folder = path_of(config.game.pretrained)
         saved = checkpoint.newest(folder / "checkpoints", errors.warn)
         if saved is None:
             raise UserError(

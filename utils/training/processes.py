@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 
 from adversarial.draws import seed_of
 from utils.config.sections import Config
+from utils.data.files import reason
 from utils.errors import UserError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -28,13 +29,21 @@ def start(config: Config) -> Accelerator:
         make_deterministic()
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other option for it yet
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: costs one copy
-    accelerator = Accelerator(
-        cpu=config.run.device == "cpu",
-        mixed_precision="bf16" if config.train.precision == "bf16" else "no",
-        # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's running
-        # statistics are each process's own, and the first one's are saved.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"):
+        environment_number(name)
+    try:
+        accelerator = Accelerator(
+            cpu=config.run.device == "cpu",
+            mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+            # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's
+            # running statistics are each process's own, and the first one's are saved.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except (ValueError, distributed.DistError) as error:
+        raise UserError(
+            f"The processes could not be started ({reason(error)}): mend the environment's ACCELERATE_... variables "
+            "(true or false), RANK and WORLD_SIZE, or choose a free MASTER_PORT."
+        ) from error
     if accelerator.distributed_type not in SUPPORTED:
         raise UserError(
             f"{accelerator.distributed_type.value} is not supported: it serves one network, and a game has two; "
@@ -54,7 +63,7 @@ def check_world(processes: int, wanted: int) -> None:
     """Raise UserError unless Accelerate's number of ``processes`` is the launcher's (torchrun, SLURM) and the one
     ``wanted`` (0: any).
     """
-    launched = int(os.environ.get("WORLD_SIZE", 1))
+    launched = environment_number("WORLD_SIZE")
     if launched != processes:
         raise UserError(
             f"The launcher started {launched} processes, but each believes it is one of {processes}; "
@@ -65,12 +74,20 @@ def check_world(processes: int, wanted: int) -> None:
             f"run.processes={wanted} was asked for and the launcher started {processes}; on CPUs use "
             f"ACCELERATE_USE_CPU=1 torchrun --nproc_per_node {wanted}."
         )
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    tasks = environment_number("SLURM_STEP_NUM_TASKS")
     if tasks > 1 and processes == 1:
         raise UserError(
             f"srun started {tasks} tasks that do not know of each other: set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR "
             "and MASTER_PORT as scripts/slurm.sh does, or start one task a node."
         )
+
+
+def environment_number(name: str) -> int:
+    """The environment variable ``name`` of a launcher, 1 if it is not set. Raises UserError if it is no number."""
+    text = os.environ.get(name, "1")
+    if not text.strip().removeprefix("-").isdecimal():  # Accelerate's launcher may set a rank of -1
+        raise UserError(f"The environment variable {name} is {text!r} and must be a whole number: mend or unset it.")
+    return int(text)
 
 
 def make_deterministic() -> None:

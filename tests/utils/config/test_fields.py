@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from utils.config.fields import OneOf, PositiveInt, Share, check, choices
+from tests.utils.config.configs import refusal
+from utils.config.fields import OneOf, PositiveInt, Share, check, check_type
+from utils.config.loading import load
 from utils.errors import UserError
 
 REGISTRY = {"alpha": 1, "beta": 2}
@@ -80,6 +82,38 @@ def test_a_name_that_was_registered_later_is_known(monkeypatch):
     check(Section(name="gamma"))
 
 
-def test_the_choices_of_a_literal():
-    assert choices(Section, "choice") == ("x", "y")
-    assert choices(Section, "name") == ()
+@pytest.mark.parametrize(
+    ("hint", "value", "sentence"),
+    [
+        (Literal["x", "y"], "z", "key 'z' is unknown; Valid are: x, y."),
+        (PositiveInt, "many", "key is 'many' in a.yaml and must be a whole number."),
+        (PositiveInt | None, "many", "key is 'many' in a.yaml and must be a whole number."),
+        (float, None, "key is null in a.yaml and must be a number."),
+        (bool, "maybe", "key is 'maybe' in a.yaml and must be true or false."),
+    ],
+)
+def test_a_value_of_the_wrong_type(hint, value, sentence):
+    with pytest.raises(UserError) as caught:
+        check_type("key", "a.yaml", value, hint)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("value", [2**63, 2**70])
+@pytest.mark.parametrize("key", ["seed", "guard.patience", "penalty.every.r1", "model.latent_dim"])
+def test_a_whole_number_beyond_64_bits(value, key, empty):
+    assert f"{key} is {value} and must be at most {2**63 - 1}" in refusal(empty, f"{key}={value}")
+
+
+def test_a_seed_below_64_bits(empty):
+    assert "must be at least" in refusal(empty, f"seed={-(2**63) - 1}")
+
+
+def test_the_largest_whole_numbers(empty):
+    assert load(empty, [f"seed={-(2**63)}", f"guard.patience={2**63 - 1}"]).guard.patience == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "text", ["run.threads=2147483648", "run.threads=4097", "penalty.clip=1e308", "penalty.clip=4e38"]
+)
+def test_what_torch_cannot_hold(empty, text):
+    assert "and must be at most" in refusal(empty, text)

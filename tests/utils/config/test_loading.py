@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from models import FAMILIES
 from tests.utils.config.configs import PLAYS, RECIPES, ROOT, SECTIONS, keys_of, refusal, value_of
-from utils.config.loading import is_override, load, load_run
+from utils.config.loading import load, load_run
+from utils.config.reading import is_override
 from utils.config.sections import GAMES, Config
 from utils.config.text import to_yaml
 from utils.data.datasets import DATASETS

@@ -40,7 +40,7 @@ FLOATS = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(2, 10**12)
 TEXT = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="$/") | st.just(" "), min_size=1)
 CHOICES = {
-    "seed": st.integers(-(2**70), 2**70),
+    "seed": st.integers(-(2**63), 2**63 - 1),
     "run.name": TEXT.filter(lambda name: name not in (".", "..")),
     "run.dir": TEXT,
     "run.device": st.sampled_from(["auto", "cpu"]),
@@ -76,8 +76,8 @@ CHOICES = {
 
 
 def as_override(key: str, value) -> str:
-    """In JSON, which is YAML: text in quotes is text."""
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    """Text as it is, and other values in JSON, which is YAML."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def has_key(config: Config, key: str) -> bool:

@@ -86,10 +86,23 @@ def test_a_joined_source_without_labels_is_refused(folders):
 
 def test_label_sets_that_differ_are_named(folders):
     write_images(Path(folders.root) / "art" / "only", ["0.png", "1.png"])
-    message = refused_pair(folders)
+    message = refused_pair(dataclasses.replace(folders, source="sketch", target="art"))
     assert "'sketch' lacks only" in message
     assert "'art'" in message
     assert "'photo' lacks only" in refused_pair(dataclasses.replace(folders, source="photo+art", target="sketch"))
+
+
+def test_a_target_may_have_fewer_classes_than_the_source(folders):
+    before = load(folders, 0)
+    write_images(Path(folders.root) / "art" / "0 first", ["0.png", "1.png", "2.png", "3.png"])
+    data = load(folders, 0)
+    assert data.class_names == ("0 first", *before.class_names)
+    assert data.oracle.label.tolist() == [label + 1 for label in before.oracle.label.tolist()]
+
+
+def test_a_class_with_one_image_in_the_source_is_named(folders):
+    write_images(Path(folders.root) / "art" / "only", ["0.png"])
+    assert "one sample of the class 'only'" in refused_pair(folders)
 
 
 def test_an_unreadable_image_of_the_target_is_named(folders):

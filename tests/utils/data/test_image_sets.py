@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from utils.data.image_pairs import ImagePair
 from utils.data.image_sets import DIGITS, GARMENTS, IMAGE_SETS, MnistM, TorchvisionSet
 from utils.data.photographs import blend
 from utils.data.sections import data_section
+from utils.errors import UserError
 
 # --- Digits
 
@@ -238,3 +240,12 @@ def test_a_download_is_asked_for_and_makes_uspss_folder(tmp_path, monkeypatch):
     refused_set(TorchvisionSet("usps", root=str(tmp_path), download=True, resolution=16))
     assert asked == [tmp_path / "USPS"]
     assert (tmp_path / "USPS").is_dir()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn"])
+def test_a_zip_for_a_set_of_torchvision_hints_at_the_data_that_reads_it(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        file.writestr("a.txt", "a")
+    config = data_section(name, DATASETS)(name=name, root=str(tmp_path / "images.zip"))
+    with pytest.raises(UserError, match=r"set data\.name=zip"):
+        DATASETS[name](config, 0)

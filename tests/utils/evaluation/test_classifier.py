@@ -1,6 +1,8 @@
 """The feature network of the metrics: trained once, always the same, kept in a file."""
 
 import hashlib
+import os
+import stat
 import struct
 
 import pytest
@@ -211,3 +213,20 @@ def test_class_shares_of_a_balanced_set():
 def test_class_shares_of_one_class_only():
     read = class_shares(torch.eye(4)[:1].expand(5, 4))
     assert read == ClassShares(confident=1.0, rarest=0.0, shares=[1.0, 0.0, 0.0, 0.0])
+
+
+def test_its_file_can_be_read_by_whom_the_umask_lets(tmp_path, training):
+    before = os.umask(0o022)
+    try:
+        classifier(data_of(), tmp_path, CPU)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.glob("classifier-*.safetensors")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, training, capsys):
+    (tmp_path / "file").write_text("in the way")
+    network = classifier(data_of(), tmp_path / "file", CPU)
+    assert not network.training
+    assert "could not be kept" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """The folder of a run: who may write there, and for which config."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import platform
 import signal
+import sys
 
 import accelerate
 import pytest
@@ -87,7 +89,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(folder, mo
     def fail(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(run.fcntl, "flock", fail)
+    monkeypatch.setattr(fcntl, "flock", fail)
     text = refusal(folder)
     assert "in use" not in text
     assert os.strerror(code) in text
@@ -109,7 +111,7 @@ def test_a_lock_that_was_deleted_does_not_give_two_owners(folder):
 
 def test_a_lock_that_is_deleted_while_it_is_taken_is_taken_again(folder, monkeypatch):
     """Between opening and locking, the file's owner may have gone and somebody deleted it."""
-    original, calls = run.fcntl.flock, []
+    original, calls = fcntl.flock, []
 
     def flock(handle, how):
         calls.append(handle)
@@ -117,7 +119,7 @@ def test_a_lock_that_is_deleted_while_it_is_taken_is_taken_again(folder, monkeyp
             folder.lock.unlink()
         original(handle, how)
 
-    monkeypatch.setattr(run.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with folder.locked():
         assert len(calls) == 2
         folder.check_lock()
@@ -252,3 +254,9 @@ def test_former_versions_stay_in_the_header(folder, config, monkeypatch):
         folder.record(config)
     header = [line for line in folder.config.read_text().splitlines() if line.startswith("# ")]
     assert [line.split("git commit ")[-1] for line in header[1:]] == [str(i) for i in range(49, 28, -1)]
+
+
+def test_a_system_without_locks_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with pytest.raises(UserError, match="Windows"), RunFolder(tmp_path / "a").locked():
+        pass

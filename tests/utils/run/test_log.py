@@ -188,3 +188,19 @@ def test_a_log_says_the_same_way(folder, capsys):
     log.close()
     assert capsys.readouterr().out == "one\n"
     assert folder.log.read_text().endswith("  one\n")
+
+
+def test_lines_that_a_disk_has_damaged_are_left_out(folder):
+    good = b'{"kind": "train", "step": 1, "loss": 0.5}\n'
+    bad = [
+        b"\xff\xfe\n",
+        good.replace(b"loss", b"lo\x80s"),
+        b'{"kind": "train", "step": "1"}\n',
+        b"\0\0\0\n",
+        b"[" * 50,
+    ]
+    for line in bad:
+        folder.metrics.write_bytes(good + line + b"\n" + good.replace(b"1", b"2"))
+        assert [record["step"] for record in records(folder)] == [1, 2]
+        Log(folder, 1).close()
+        assert [record["step"] for record in records(folder)] == [1]

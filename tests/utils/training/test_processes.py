@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 
+from tests.conftest import forget_accelerator
 from utils.config.sections import Config
 from utils.errors import UserError
 from utils.training import processes
@@ -159,3 +160,28 @@ def test_deterministic_settings(config):
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"])
+@pytest.mark.parametrize("text", ["x", "", "1.5", "0x1"])
+def test_an_environment_that_is_no_number(config, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    assert refusal(config).startswith(f"The environment variable {name} is '{text}' and must be a whole number")
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE"])
+def test_an_environment_that_is_no_truth_value(config, monkeypatch, name):
+    forget_accelerator()
+    monkeypatch.setenv(name, "maybe")
+    assert "maybe" in refusal(config)
+    forget_accelerator()
+
+
+def test_a_busy_port(config, monkeypatch):
+    def busy(**options):
+        raise torch.distributed.DistNetworkError("The server socket has failed to listen. More.")
+
+    monkeypatch.setattr(processes, "Accelerator", busy)
+    text = refusal(config)
+    assert "failed to listen)" in text
+    assert "free MASTER_PORT" in text
