@@ -24,12 +24,12 @@ from utils.config import loading, recipes
 from utils.config.identity import check_same_run, identity
 from utils.config.sections import Config
 from utils.config.text import to_yaml
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
-from utils.run.log import Log, say
-from utils.run.recorder import NotFiniteError, Recorder
+from utils.run.log import Log, say, training_lines
+from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
 from utils.tasks.registry import Task, check_sizes, task_of
@@ -58,14 +58,15 @@ def loop(
         if due(cfg.log.every, done):
             recorder.write(done)
         with recorder.paused():  # saving and showing do not count as training time
-            if due(cfg.checkpoint.every, done) or stopped or last:
+            saves = due(cfg.checkpoint.every, done) or stopped or last
+            if saves or due(cfg.sample.every, done) or due(cfg.evaluate.every, done):
                 recorder.check_finite()
+            if saves:
                 saver.save(done)
             saver.check()
             if stopped or last:  # the end is drawn and evaluated by finish
                 return done
             if not evaluator.show(done):
-                recorder.check_finite()
                 saver.save(done)
                 return done
     return recorder.begin  # no step was left to do
@@ -134,6 +135,8 @@ def train(cfg: Config) -> int:
                 check_data(saved, data)
                 players.restore(saved)
                 tell(f"Resumed from {saved.path}.")
+                if first:
+                    check_records(saved, folder, tell)
             state = state_of(cfg, task, data, saved.state.step if saved else 0, skipped)
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
@@ -231,6 +234,16 @@ def check_data(saved: Checkpoint, data: Any) -> None:
                 f"{saved.path} was trained on {before} samples and data set '{data.name}' now has {now} ({name}): "
                 "restore the data, or choose another run.name."
             )
+
+
+def check_records(saved: Checkpoint, folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """Tell of records that were there when the checkpoint was saved and are gone."""
+    before, now = saved.state.lines or 0, training_lines(folder, saved.state.step)
+    if now < before:
+        tell(
+            f"warning: {folder.metrics} holds {now} of {before} lines of the training up to step {saved.state.step}; "
+            "the others are lost, as are evaluations between them: restore the file for whole curves."
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -10,6 +10,14 @@ class UserError(Exception):
     """One sentence: what is wrong, where, and what to do."""
 
 
+class NotFiniteError(UserError):
+    """Training became NaN or infinite, first in step index ``step`` (None: not known where it is raised)."""
+
+    def __init__(self, text: str, step: int | None = None):
+        super().__init__(text)
+        self.step = step
+
+
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Raise UserError, with the nearest valid names first, unless ``name`` is among ``valid``."""
     names = sorted(valid)

@@ -4,14 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from utils.config.sections import Config
-from utils.errors import UserError
 from utils.run.folder import RunFolder
-from utils.run.log import records, say
-from utils.run.recorder import REMEDY
+from utils.run.log import records, say, sync_records, training_lines
 from utils.tasks.registry import Task
 from utils.training import checkpoint
 from utils.training.checkpoint import Tensors
-from utils.training.players import Players, first_not_finite
+from utils.training.players import Players
 from utils.training.state import BestRecord, RunState
 
 
@@ -80,11 +78,8 @@ class Saver:
 
     def _commit(self, tensors: Tensors, state: RunState) -> None:
         """Runs in the writer's thread."""
-        if broken := first_not_finite(tensors):
-            raise UserError(
-                f"NaN or Inf in {broken} at step {state.step}: this is not saved, a checkpoint is from before. "
-                f"{REMEDY}."
-            )
+        state = replace(state, lines=training_lines(self.folder, state.step))
+        sync_records(self.folder)  # a run that resumes from here relies on them
         checkpoint.save(self.folder.checkpoints, tensors, state, self.config.checkpoint.keep)
         self._prune_best()
 

@@ -97,7 +97,7 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
     try:
         if not folder.exists():
             folder.mkdir(parents=True)
-            _sync(folder.parent)
+            sync(folder.parent)
         _remove(partial)
         partial.mkdir()
         manifest = {}
@@ -106,14 +106,14 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
             manifest[f"{name}.safetensors"] = _write(partial / f"{name}.safetensors", data)
         manifest[STATE] = _write(partial / STATE, state.to_json())
         _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync(partial)
+        sync(partial)
         _remove(final)
         partial.rename(final)
         for later in [path for path in _steps(folder) if _number(path) > state.step]:
             # It failed verification, or the run would have gone on from it: it must not count among those kept.
             _remove(damaged := later.with_name(f"damaged-{later.name}"))
             later.rename(damaged)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
@@ -189,11 +189,11 @@ def _read(path: Path) -> Checkpoint:
 def _write(path: Path, data: bytes) -> dict[str, int | str]:
     """Write a file, flush it to the disk itself, and return its entry in the manifest."""
     path.write_bytes(data)
-    _sync(path)
+    sync(path)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or a folder to the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
