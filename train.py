@@ -146,13 +146,12 @@ def train(cfg: Config) -> int:
                     with contextlib.suppress(UserError):  # the error may be that logs cannot be written
                         tell(f"Stopped: {error}", quiet=True)
                     raise
-                bad = error.step
-                skipped = tuple(sorted({*skipped, bad}))
+                skipped = tuple(sorted({*skipped, error.step}))
                 # Where an evaluation found it, a checkpoint has been saved that holds the step.
-                if first and checkpoint.steps(folder.checkpoints)[0] <= bad:
-                    checkpoint.remove(folder.checkpoints, lambda number: number > bad)
+                if first and checkpoint.steps(folder.checkpoints)[0] <= error.step:
+                    checkpoint.remove(folder.checkpoints, lambda number, bad=error.step: number > bad)
                 saved = agreed_checkpoint(cfg, folder, stop.group, tell)
-                tell(f"Rolling back to step {saved.state.step}, to leave out step {bad + 1}: {error}")
+                tell(f"Rolling back to step {saved.state.step}, to leave out step {error.step + 1}: {error}")
         # All together, and when all is written: where one process has ended, launchers soon kill the others.
         finished = not stop.group.any(not finished)
     accelerator.end_training()

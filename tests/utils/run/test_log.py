@@ -127,7 +127,7 @@ def test_records_are_on_the_disk_itself_before_the_checkpoint_that_relies_on_the
     seen = {}
 
     def noted(path, target):
-        seen.setdefault(target.name, list(synced))
+        seen.setdefault(target.parent.name, list(synced))
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", noted)
@@ -136,8 +136,8 @@ def test_records_are_on_the_disk_itself_before_the_checkpoint_that_relies_on_the
         evaluator.evaluate(1)
         synced.clear()
         saver.save(1)
-    assert run.folder.metrics.stat().st_ino in seen["step-00000001"]
-    assert run.folder.path.stat().st_ino in seen["step-00000001"]
+    assert run.folder.metrics.stat().st_ino in seen["checkpoints"]
+    assert run.folder.path.stat().st_ino in seen["checkpoints"]
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 3])
