@@ -3,6 +3,11 @@
 ``loop`` and ``train_step`` are the algorithm; ``train`` and ``attempt`` build what they need.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+
 import argparse
 import contextlib
 import shutil

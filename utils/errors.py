@@ -1,7 +1,9 @@
 """Mistakes that the user can correct: one sentence each, printed without a stack trace."""
 
 import difflib
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -41,8 +43,13 @@ def run(main: Callable[[list[str]], int]) -> None:
     """Call a script's ``main`` and exit with its code.
 
     A UserError, or a file that cannot be read or written, becomes a sentence on stderr and code 2. Ctrl-C before
-    training gives 130.
+    training gives 130. What the terminal's encoding does not have is shown as "?".
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as scripts set it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:

@@ -83,7 +83,7 @@ def _with_bases(path: Path, seen: tuple[Path, ...] = ()) -> list[Source]:
     if path.resolve() in seen:
         raise UserError(f"{path} is among its own bases: its 'base:' lines form a circle.")
     try:
-        content = yaml.load(path.read_text(), _Loader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
         if not isinstance(content, dict):
             raise UserError(f"{path} must hold 'key: value' lines, not {type(content).__name__}.")
         content = OmegaConf.create(content)

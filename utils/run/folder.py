@@ -76,7 +76,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "w")  # noqa: SIM115  (closing it releases the lock)
+            handle = open(self.path / ".lock", "w", encoding="utf-8")  # noqa: SIM115  (closing it releases the lock)
         except OSError as error:
             raise UserError(f"Run folder {self.path} cannot be written ({error}); choose another run.dir.") from None
         os.register_at_fork(after_in_child=handle.close)  # or a worker would hold the lock, too
@@ -90,7 +90,7 @@ class RunFolder:
     def record(self, config: Config) -> None:
         """Write the resolved config, with versions and commit, whole or not at all."""
         partial = self.path / ".config.yaml.partial"
-        with open(partial, "w") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             file.write(to_yaml(config, header=_provenance(self.path)))
             file.flush()
             os.fsync(file.fileno())

@@ -38,6 +38,8 @@ class Log:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is KeyboardInterrupt:  # a second Ctrl-C: the event file's thread may hang with the disk
+            return
         # Where an error is on its way already, a second one about a full disk would hide it.
         with contextlib.suppress(UserError) if error else contextlib.nullcontext():
             self.close()
@@ -108,7 +110,8 @@ class Log:
 def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
     """A line for people, on the terminal (unless ``quiet``) and in the run's log.txt."""
     if not quiet:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on, as in "train.py | head": the run goes on
+        # Nobody reads on, as in "train.py | head" or when a terminal is closed: the run goes on.
+        with contextlib.suppress(OSError):
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
     with _writing(folder), open(folder.log, "a", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """Checkpoints of a run, and its best model so far, written while training goes on."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -46,8 +47,12 @@ class Saver:
     def __enter__(self) -> "Saver":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.writer.wait()
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is KeyboardInterrupt:  # a second Ctrl-C: a disk that hangs must not hold the process
+            with contextlib.suppress(TimeoutError):
+                self.writer.wait(seconds=1)
+        else:
+            self.writer.wait()
 
     def save(self, step: int) -> None:
         """Have a checkpoint of ``step`` written, unless it was the last one. Training waits for the copy alone."""

@@ -13,8 +13,9 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,28 +64,36 @@ def snapshot(tensors: Tensors) -> Tensors:
 class Writer:
     """Writes files while training goes on, in a thread: one job at a time, in order.
 
-    An error of a job is raised by the next call of any method, and so in the training loop.
+    An error of a job is raised by the next call of any method, and so in the training loop. The thread is a daemon: who
+    wants a job to end must wait for it.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._job: Future[None] | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
         """Start a job; waits for the one before to end."""
         self.wait()
-        self._job = self._thread.submit(job)
+        self._job = Future()
+        threading.Thread(target=_fulfil, args=(self._job, job), name="checkpoint", daemon=True).start()
 
     def check(self) -> None:
         """Raise the error of a job that has failed, without waiting for one that runs."""
         if self._job is not None and self._job.done():
             self.wait()
 
-    def wait(self) -> None:
-        """Return when nothing is left to write."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when nothing is left to write. Raises TimeoutError if that takes longer than ``seconds``."""
         job, self._job = self._job, None
         if job is not None:
-            job.result()
+            job.result(seconds)
+
+
+def _fulfil(future: Future[None], job: Callable[[], None]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = None) -> Path:
@@ -175,7 +184,7 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: str) -> Non
 
 def _read(path: Path) -> Checkpoint:
     """Verify every byte against the manifest, then parse. Raises ValueError or OSError for damage."""
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     files = {name: (path / name).read_bytes() for name in manifest}
     for name, data in files.items():
         if len(data) != manifest[name]["size"] or hashlib.sha256(data).hexdigest() != manifest[name]["sha256"]:
