@@ -114,7 +114,11 @@ def train(cfg: Config) -> int:
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text, quiet=False: None
-    with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
+    with (
+        folder.locked() if first else contextlib.nullcontext(),
+        noted(tell),
+        StopSignals(ProcessGroup(accelerator)) as stop,
+    ):
         saved = agreed_checkpoint(cfg, folder, stop.group, tell)
         if saved and is_finished(folder, saved.state.step, cfg.train.steps):
             tell(farewell(cfg, folder, saved.state.step))
@@ -146,10 +150,8 @@ def train(cfg: Config) -> int:
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
-            except UserError as error:
-                if not isinstance(error, NotFiniteError) or len(skipped) >= cfg.guard.rollbacks:
-                    with contextlib.suppress(UserError):  # the error may be that logs cannot be written
-                        tell(f"Stopped: {error}", quiet=True)
+            except NotFiniteError as error:
+                if len(skipped) >= cfg.guard.rollbacks:
                     raise
                 skipped = tuple(sorted({*skipped, error.step}))
                 # Where an evaluation found it, a checkpoint has been saved that holds the step.
@@ -161,6 +163,17 @@ def train(cfg: Config) -> int:
         finished = not stop.group.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
+
+
+@contextlib.contextmanager
+def noted(tell: Callable[..., None]) -> Iterator[None]:
+    """An error that ends the run is said in its log, too."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(UserError):  # the error may be that logs cannot be written
+            tell(f"Stopped: {errors.sentence(error)}", quiet=True)
+        raise
 
 
 def attempt(
