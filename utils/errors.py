@@ -48,8 +48,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
         asked = re.search(r"tried to allocate [\d.]+ \w+", said, re.IGNORECASE)
         return (
-            f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make the "
-            f"model narrower (model.*) or ask for fewer samples at once. {TRACE}=1 before the command shows where."
+            f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make "
+            f"the model narrower (model.*) or ask for fewer samples at once. {TRACE}=1 before the command shows where."
         )
     if isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error):
         return (
