@@ -1,5 +1,10 @@
 """Numbers out of a run: ``python evaluate.py runs/digits``, as records that say what was measured."""
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+
 import argparse
 import contextlib
 import json
@@ -40,7 +45,7 @@ def main(arguments: list[str]) -> int:
     if not records:
         raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
     records = [{"step": state.step, "weights": options.weights, **record} for record in records]
-    with warned_if_not_written(), open(folder.path / "evaluations.jsonl", "a") as file:
+    with warned_if_not_written(), open(folder.path / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
     if options.json:
         print("\n".join(json.dumps(record) for record in records))

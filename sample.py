@@ -3,6 +3,11 @@
 A run of a game of domains has no samples: it draws the recogniser's features, and images with its predictions.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+
 import argparse
 from pathlib import Path
 

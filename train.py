@@ -3,11 +3,16 @@
 ``loop`` and ``train_step`` are the algorithm; ``train`` and ``attempt`` build what they need.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+
 import argparse
 import contextlib
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,14 +29,14 @@ from utils.config.identity import identity
 from utils.config.reading import is_override
 from utils.config.sections import Config
 from utils.config.text import to_yaml
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
 from utils.paths import path_of
-from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data
+from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data, check_records
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
 from utils.run.log import Log, say
-from utils.run.recorder import NotFiniteError, Recorder
+from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
 from utils.tasks.registry import Task, check_sizes, task_of
@@ -59,14 +64,15 @@ def loop(
         if due(cfg.log.every, done):
             recorder.write(done)
         with recorder.paused():  # saving and showing do not count as training time
-            if due(cfg.checkpoint.every, done) or stopped or last:
+            saves = due(cfg.checkpoint.every, done) or stopped or last
+            if saves or due(cfg.sample.every, done) or due(cfg.evaluate.every, done):
                 recorder.check_finite()
+            if saves:
                 saver.save(done)
             saver.check()
             if stopped or last:  # the end is drawn and evaluated by finish
                 return done
             if not evaluator.show(done):
-                recorder.check_finite()
                 saver.save(done)
                 return done
     return recorder.begin  # no step was left to do
@@ -109,7 +115,11 @@ def train(cfg: Config) -> int:
     accelerator = processes.start(cfg)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text, quiet=False: None
-    with folder.locked() if first else contextlib.nullcontext(), StopSignals(ProcessGroup(accelerator)) as stop:
+    with (
+        folder.locked() if first else contextlib.nullcontext(),
+        noted(tell),
+        StopSignals(ProcessGroup(accelerator)) as stop,
+    ):
         saved = agreed_checkpoint(cfg, folder, stop.group, tell)
         if saved and stop.group.any(is_finished(folder, saved.state.step, cfg.train.steps)):
             tell(farewell(cfg, folder, saved.state.step))
@@ -136,22 +146,36 @@ def train(cfg: Config) -> int:
                 check_data(saved, data, digest)
                 players.restore(saved)
                 tell(f"Resumed from {saved.path}.")
+                if first:
+                    check_records(saved, folder, tell)
             state = state_of(cfg, task, data, digest, saved.state.step if saved else 0, skipped)
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
-            except UserError as error:
-                if not isinstance(error, NotFiniteError) or len(skipped) >= cfg.guard.rollbacks:
-                    with contextlib.suppress(UserError):  # the error may be that logs cannot be written
-                        tell(f"Stopped: {error}", quiet=True)
+            except NotFiniteError as error:
+                if len(skipped) >= cfg.guard.rollbacks:
                     raise
                 skipped = tuple(sorted({*skipped, error.step}))
+                # Where an evaluation found it, a checkpoint has been saved that holds the step.
+                if first and checkpoint.steps(folder.checkpoints)[0] <= error.step:
+                    checkpoint.remove(folder.checkpoints, lambda number, bad=error.step: number > bad)
                 saved = agreed_checkpoint(cfg, folder, stop.group, tell)
                 tell(f"Rolling back to step {saved.state.step}, to leave out step {error.step + 1}: {error}")
         # All together, and when all is written: where one process has ended, launchers soon kill the others.
         finished = not stop.group.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
+
+
+@contextlib.contextmanager
+def noted(tell: Callable[..., None]) -> Iterator[None]:
+    """An error that ends the run is said in its log, too."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(UserError):  # the error may be that logs cannot be written
+            tell(f"Stopped: {errors.sentence(error)}", quiet=True)
+        raise
 
 
 def attempt(

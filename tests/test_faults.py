@@ -1,5 +1,6 @@
 """What goes wrong in long runs, tried for real: kills, damaged files, full disks, signals at bad moments, NaN."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,7 +21,8 @@ from safetensors.torch import load_file
 import train
 from tests.conftest import forget_accelerator
 from tests.runs import ROOT, at_step, fingerprint, run, signal_at
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
+from utils.tasks.adaptation import Adaptation
 from utils.tasks.generation import Generation
 from utils.training import checkpoint
 
@@ -167,7 +169,7 @@ def test_a_folder_that_becomes_read_only_stops_the_run(whole):
 
 
 @pytest.mark.parametrize("what", ["picture", "evaluate"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
     """A minute's work is given up at once, the step's checkpoint written; the next start redoes it."""
     words = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
@@ -273,6 +275,72 @@ def test_a_checkpoint_of_skipped_steps_alone_can_be_rolled_back_to(tmp_path, mon
     poison(monkeypatch, 0, 1)
     assert run(tmp_path, "guard.rollbacks=2", "checkpoint.every=1", *STEADY) == 0
     assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state.skipped == (0, 1)
+
+
+@pytest.mark.parametrize("recipe", ["digits", "ring"])
+def test_a_nan_reaches_neither_the_best_model_nor_the_pictures(tmp_path, monkeypatch, recipe):
+    """The next line of the log and the next checkpoint are far; an evaluation is near."""
+    poison(monkeypatch, 2)
+    metric = {"digits": "Fréchet distance", "ring": "modes"}[recipe]
+    words = ["log.every=12", "checkpoint.every=12", "evaluate.every=2", "sample.every=2", *STEADY]
+    words = [*words, "evaluate.samples=64", f"checkpoint.best={metric}"]
+    with pytest.raises(UserError, match="became NaN or infinite in step 3; "):
+        run(tmp_path, *words, recipe=f"configs/{recipe}.yaml")
+    folder = tmp_path / recipe
+    assert [path.name for path in (folder / "best").iterdir()] == ["step-00000002"]
+    assert all(bool(torch.isfinite(x).all()) for path in folder.glob("best/*/*.st*") for x in load_file(path).values())
+    assert [path.name for path in (folder / "samples").glob("step-*")] == ["step-00000002.png"]
+
+
+@pytest.mark.parametrize("words", [["evaluate.every=3"], ["sample.every=3"], ["checkpoint.every=3"]], ids=str)
+def test_weights_that_become_infinite_in_a_finite_step_are_rolled_back(tmp_path, monkeypatch, words, capsys):
+    """Its loss and its gradients are finite; what asks first, for a checkpoint, a picture or a record, finds them."""
+
+    def overflow(players) -> None:
+        next(players.critic.parameters()).data.view(-1)[0] = float("inf")
+
+    at_step(monkeypatch, 2, overflow)
+    every = ["sample.every=0", "evaluate.every=0", "checkpoint.every=12", "log.every=12"]
+    assert run(tmp_path, *every, *words, "guard.rollbacks=1", *STEADY) == 0
+    assert "Rolling back to step 0, to leave out step 3: critic: " in capsys.readouterr().out
+    assert checkpoint.newest(tmp_path / "digits/checkpoints", warn=print).state.skipped == (2,)
+
+
+@pytest.mark.parametrize("end", [False, True], ids=["on the way", "at the end"])
+def test_features_that_are_not_finite_are_rolled_back(tmp_path, monkeypatch, capsys, end):
+    """An evaluation may overflow where the weights do not."""
+    original, calls = Adaptation.evaluate, itertools.count()
+
+    def overflows_once(*given):
+        if next(calls) == 0:
+            raise NotFiniteError("The features became NaN or infinite.")
+        return original(*given)
+
+    monkeypatch.setattr(Adaptation, "evaluate", overflows_once)
+    words = ["train.steps=6", f"evaluate.every={0 if end else 3}", "checkpoint.every=2", "guard.rollbacks=1", *STEADY]
+    assert run(tmp_path, *words, recipe="configs/moons.yaml") == 0
+    step, back = (6, 4) if end else (3, 2)
+    assert f"Rolling back to step {back}, to leave out step {step}" in capsys.readouterr().out
+
+
+# --- Errors that end a run
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "Not enough memory"), (ConnectionResetError(104, "reset"), "A process that loads data"),
+     (RuntimeError("shapes"), "RuntimeError: shapes"), (ZeroDivisionError("zero"), "ZeroDivisionError: zero")],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["feed_of", "train_step"])
+def test_every_error_is_in_the_log(tmp_path, monkeypatch, where, error, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(train, where, fail)
+    with pytest.raises(type(error)):
+        run(tmp_path)
+    assert f"  Stopped: {said}" in (tmp_path / "digits/log.txt").read_text()
 
 
 # --- A game that is lost

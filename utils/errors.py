@@ -1,13 +1,24 @@
 """Mistakes that the user can correct: one sentence each, printed without a stack trace."""
 
 import difflib
+import io
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """One sentence: what is wrong, where, and what to do."""
+
+
+class NotFiniteError(UserError):
+    """Training became NaN or infinite, first in step index ``step`` (None: not known where it is raised)."""
+
+    def __init__(self, text: str, step: int | None = None):
+        super().__init__(text)
+        self.step = step
 
 
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
@@ -29,22 +40,52 @@ def warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
 
 
+def sentence(error: BaseException) -> str:
+    """What is wrong, where known, and what to do, in one line."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        asked = re.search(r"tried to allocate [\d.]+ \w+", said, re.IGNORECASE)
+        return (
+            f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make "
+            f"the model narrower (model.*) or ask for fewer samples at once. {TRACE}=1 before the command shows where."
+        )
+    if isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error):
+        return (
+            f"A process that loads data, or a connection, has ended ({said}), most often for want of memory: lower "
+            f"data.workers, then run the same command again. {TRACE}=1 before the command shows where."
+        )
+    if isinstance(error, OSError):
+        return f"{error.filename or 'A file'} cannot be used: {error.strerror or error}."
+    return f"{type(error).__name__}: {said}. {TRACE}=1 before the command shows where."
+
+
+TRACE = "FLIPSIDE_TRACE"  # environment variable: every error shows its stack trace
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+
+
 def run(main: Callable[[list[str]], int]) -> None:
     """Call a script's ``main`` and exit with its code.
 
-    A UserError, or a file that cannot be read or written, becomes a sentence on stderr and code 2. Ctrl-C before
-    training gives 130.
+    A UserError, a file that cannot be read or written, want of memory and an error inside PyTorch become a sentence on
+    stderr and code 2; with FLIPSIDE_TRACE=1 in the environment they show a stack trace. Ctrl-C before
+    training gives 130. What the terminal's encoding does not have is shown as "?".
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as scripts set it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
         sys.exit(1)
-    except OSError as error:
-        print(f"error: {error.filename or 'A file'} cannot be used: {error.strerror or error}.", file=sys.stderr)
+    except (UserError, OSError, EOFError, MemoryError, RuntimeError) as error:
+        if os.environ.get(TRACE) == "1":
+            raise
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

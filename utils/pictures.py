@@ -36,6 +36,18 @@ def save(image: Tensor, path: Path) -> Path:
     return partial.replace(path)
 
 
+def load(path: Path) -> Tensor | None:
+    """The uint8 picture ``[3, H, W]`` in a PNG file, or None where there is none that is whole."""
+    import numpy
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(numpy.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError):  # Pillow finds an error of syntax in a broken PNG
+        return None
+
+
 class Cloud(NamedTuple):
     """Named features ``[n, D]`` and their classes ``[n]``."""
 

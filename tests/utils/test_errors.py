@@ -96,6 +96,42 @@ def test_a_file_that_cannot_be_used_is_a_sentence_too(monkeypatch, capsys, error
     assert text.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "Not enough memory (MemoryError): lower train.batch_size"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+            "Not enough memory (Tried to allocate 2 GiB): lower",
+        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "Not enough memory ("),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "A process that loads data"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "A process that loads data"),
+        (EOFError(), "A process that loads data"),
+        (RuntimeError("shapes do not fit\nmore"), "RuntimeError: shapes do not fit. "),
+    ],
+    ids=str,
+)
+def test_an_error_inside_pytorch_is_a_sentence_that_says_how_to_see_more(monkeypatch, capsys, error, said):
+    assert code_of(monkeypatch, error) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: {said}")
+    assert text.endswith("FLIPSIDE_TRACE=1 before the command shows where.\n")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [UserError("No."), MemoryError(), OSError("x"), RuntimeError("x")], ids=repr)
+def test_every_error_shows_its_trace_where_that_is_asked_for(monkeypatch, error):
+    monkeypatch.setenv("FLIPSIDE_TRACE", "1")
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    def main(arguments):
+        raise error
+
+    with pytest.raises(type(error)):
+        run(main)
+
+
 def test_an_interrupt_is_no_stack_trace(monkeypatch, capsys):
     assert code_of(monkeypatch, KeyboardInterrupt()) == 130  # 128 + SIGINT, as from a shell
     assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ def table(folder: Path, width: int | None) -> str:
     """
     rows = [("RECIPE", "WHAT", "TIME", "EXPECTED")]
     for path in sorted(folder.glob("*.yaml")):
-        header = read_header(path.read_text())
+        header = read_header(path.read_text(encoding="utf-8"))
         rows.append((path.stem, header["What"], header.get("Time", ""), header.get("Expected", "")))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     if width is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from adversarial.domains import Prediction
 from adversarial.draws import rng
 from utils.data.samples import Resident, Samples, to_images
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
 from utils.evaluation.sampling import evaluating
 
 BATCH = 500
@@ -19,8 +19,8 @@ STREAMED_BATCH = 100  # images that are decoded at once
 def predict(recogniser: nn.Module, samples: Samples, of_source: bool = False) -> Prediction:
     """Features and logits of all samples in their order, in evaluation mode; the result is on the CPU.
 
-    ``of_source`` uses the network for the source where it is another than the target's (ADDA). Raises UserError where
-    features are not finite or an image cannot be read.
+    ``of_source`` uses the network for the source where it is another than the target's (ADDA). Raises NotFiniteError
+    where features or logits are not finite, and UserError where an image cannot be read.
     """
     device = next(recogniser.parameters()).device
     dtype = torch.get_default_dtype()  # under autocast features are in bfloat16
@@ -31,12 +31,13 @@ def predict(recogniser: nn.Module, samples: Samples, of_source: bool = False) ->
             layers = tuple(layer.to("cpu", dtype) for layer in prediction.layers)
             batches.append(Prediction(layers, prediction.logits.to("cpu", dtype)))
     layers = tuple(torch.cat(parts) for parts in zip(*(batch.layers for batch in batches), strict=True))
-    if not bool(torch.isfinite(layers[-1]).all()):
-        raise UserError(
+    logits = torch.cat([batch.logits for batch in batches])
+    if not all(bool(torch.isfinite(values).all()) for values in (*layers, logits)):
+        raise NotFiniteError(
             "The features became NaN or infinite; the last checkpoint is from before. Lower optimizer.*_lr or "
             "update.coefficient, add penalty.r1, or try another seed."
         )
-    return Prediction(layers, torch.cat([batch.logits for batch in batches]))
+    return Prediction(layers, logits)
 
 
 def prepared_batches(samples: Samples, device: torch.device) -> Iterator[Tensor]:

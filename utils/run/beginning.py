@@ -9,7 +9,7 @@ from utils.data.samples import digest
 from utils.errors import UserError
 from utils.run.ending import FINISHED
 from utils.run.folder import RunFolder
-from utils.run.log import records
+from utils.run.log import records, training_lines
 from utils.training import checkpoint
 from utils.training.checkpoint import Checkpoint
 from utils.training.processes import ProcessGroup
@@ -96,4 +96,14 @@ def check_data(saved: Checkpoint, data: Any, found: str) -> None:
         raise UserError(
             f"{saved.path} was trained on other samples than data set '{data.name}' now has, though as many: restore "
             "the data, or choose another run.name."
+        )
+
+
+def check_records(saved: Checkpoint, folder: RunFolder, tell: Callable[[str], None]) -> None:
+    """Tell of records that were there when the checkpoint was saved and are gone."""
+    before, now = saved.state.lines or 0, training_lines(folder, saved.state.step)
+    if now < before:
+        tell(
+            f"warning: {folder.metrics} holds {now} of {before} lines of the training up to step {saved.state.step}; "
+            "the others are lost, as are evaluations between them: restore the file for whole curves."
         )

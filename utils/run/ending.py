@@ -8,7 +8,7 @@ from utils.run.evaluator import Evaluator
 from utils.run.folder import RunFolder
 from utils.run.log import records
 from utils.run.saver import Saver
-from utils.run.signals import Interrupted, StopSignals
+from utils.run.signals import StopSignals
 from utils.training import checkpoint
 from utils.training.state import BestRecord
 
@@ -26,10 +26,7 @@ def finish(config: Config, step: int, saver: Saver, evaluator: Evaluator, stop: 
         if log:
             log.say(f"Stopped after step {step} by {stop.name or 'another process'}; the same command resumes.")
         return False
-    try:
-        evaluator.draw(step)
-        evaluator.evaluate(step)
-    except Interrupted:
+    if not evaluator.end(step):
         if log:
             log.say(f"Stopped before the last evaluation by {stop.name}; the same command redoes it.")
         return False

@@ -1,11 +1,11 @@
 """Pictures and metrics of the average generator while it trains."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 from utils import pictures
 from utils.config.sections import Config
+from utils.errors import NotFiniteError
 from utils.evaluation.records import describe
 from utils.run.log import Log, records
 from utils.run.saver import Saver
@@ -27,6 +27,8 @@ class Evaluator:
     ) -> None:
         self.config, self.task, self.data, self.players = config, task, data, players
         self.log, self.saver, self.stop = log, saver, stop
+        self.drawn: int | None = None  # the step of the last picture
+        self.evaluated: int | None = None  # the step of the last records
 
     def show(self, step: int) -> bool:
         """Draw and evaluate what is due after ``step``. False if a signal, in any process, asks the run to end."""
@@ -38,39 +40,60 @@ class Evaluator:
     def catch_up(self, step: int) -> bool:
         """Redo what was due after ``step``, from which the run resumes, and was interrupted. False on a signal.
 
-        The last step's is drawn and evaluated at the end of the run anyway.
+        What is there is not done again, neither here nor at the end of the run.
         """
         draw = evaluate = False
-        if self.log and 0 < step != self.config.train.steps:
-            draw = due(self.config.sample.every, step) and not self._picture(step).is_file()
-            measured = [r for r in records(self.log.folder) if r["kind"] == "metric" and r["step"] == step]
-            evaluate = due(self.config.evaluate.every, step) and not measured
-            self.saver.keep_if_best(step, measured)  # a kill may have come between the records and the model
+        if self.log and step > 0:
+            if (image := pictures.load(self._picture(step))) is not None:
+                self.log.picture(step, self.task.picture_tag, image)
+                self.drawn = step
+            if measured := [r for r in records(self.log.folder) if r["kind"] == "metric" and r["step"] == step]:
+                self.saver.keep_if_best(step, measured)  # a kill may have come between the records and the model
+                self.evaluated = step
+            if step != self.config.train.steps:  # the last step's are drawn and evaluated at the end anyway
+                draw, evaluate = due(self.config.sample.every, step), due(self.config.evaluate.every, step)
         return self._show(step, draw, evaluate)
 
+    def end(self, step: int) -> bool:
+        """Draw and evaluate after the last step. False if a signal interrupted it, in this process."""
+        return self._done(step, True, True)
+
     def _show(self, step: int, draw: bool, evaluate: bool) -> bool:
-        with contextlib.suppress(Interrupted):
+        self._done(step, draw, evaluate)
+        return not self.stop.received_by_now()  # asked by all processes, whatever each of them did
+
+    def _done(self, step: int, draw: bool, evaluate: bool) -> bool:
+        """Whether it was not interrupted. Raises NotFiniteError in all processes, so that they roll back together."""
+        interrupted, broken = False, None
+        try:
             if draw:
                 self.draw(step)
             if evaluate:
                 self.evaluate(step)
-        return not self.stop.received_by_now()  # asked by all processes, whatever each of them did
+        except Interrupted:
+            interrupted = True
+        except NotFiniteError as error:
+            broken = error
+        if self.stop.group.any(broken is not None):
+            raise NotFiniteError(str(broken or "The first process has met NaN in its evaluation."), step - 1)
+        return not interrupted
 
     def draw(self, step: int) -> None:
-        """Save the game's picture of the average generator. Raises Interrupted on a signal."""
-        if not self.log:
+        """Save the game's picture of the average generator, once a step. Raises Interrupted on a signal."""
+        if not self.log or step == self.drawn:
             return
         with self.stop.interruptible():
             image = self.task.picture(self.config, self.players, self.data)
         pictures.save(image, self._picture(step))
         self.log.picture(step, self.task.picture_tag, image)
+        self.drawn = step
 
     def evaluate(self, step: int) -> None:
-        """Measure the average generator: records in metrics.jsonl and lines for people; keeps the model if it is best.
+        """Measure the average generator, once a step: records in metrics.jsonl, and lines for people.
 
-        Raises Interrupted on a signal, before anything is written.
+        Keeps the model if it is the best. Raises Interrupted on a signal, before anything is written.
         """
-        if not self.log:
+        if not self.log or step == self.evaluated:
             return
         with self.stop.interruptible():
             measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.path)
@@ -78,6 +101,7 @@ class Evaluator:
         for line in describe(measured):
             self.log.say(f"step {step}  {line}")
         self.saver.keep_if_best(step, measured)
+        self.evaluated = step
         if not measured:
             self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
 

@@ -13,26 +13,33 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.run.folder import RunFolder
+from utils.training.checkpoint import sync
 
 
 class Log:
     """Writes to the run's folder, inside a ``with`` block.
 
-    Records of steps after ``step`` are dropped when it is made: a resumed run does these steps again.
+    Records of steps after ``step``, from which the run goes on, are dropped when it is made: they are done again.
     """
 
     def __init__(self, folder: RunFolder, step: int):
         from torch.utils.tensorboard import SummaryWriter  # half a second that only the process that writes needs
 
-        self.folder = folder
-        _drop_after(folder, step)
-
-        self.writer = SummaryWriter(folder.tensorboard, purge_step=step + 1)
+        self.folder, self.begin = folder, step
+        kept = _up_to(folder, step)
+        _replace_records(folder, kept)
+        # Nobody knows which points of ``step`` itself a kill has let through: they are drawn anew, each of them once.
+        self.writer = SummaryWriter(folder.tensorboard, purge_step=step)
+        for record in kept:
+            if record["step"] == step:
+                self._draw(record)
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is KeyboardInterrupt:  # a second Ctrl-C: the event file's thread may hang with the disk
+            return
         # Where an error is on its way already, a second one about a full disk would hide it.
         with contextlib.suppress(UserError) if error else contextlib.nullcontext():
             self.close()
@@ -42,54 +49,72 @@ class Log:
         with _writing(self.folder):
             self.writer.close()
 
+    @contextlib.contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """What is written inside survives a kill, curves as well as records. Raises UserError as of a full disk."""
+        with _writing(self.folder):
+            yield
+            self.writer.flush()
+
     def say(self, text: str, quiet: bool = False) -> None:
         """A line for people, on the terminal (unless ``quiet``) and in log.txt."""
         say(self.folder, text, quiet)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl; numbers also become TensorBoard points ``kind/name``."""
-        with _writing(self.folder):
-            with open(self.folder.metrics, "a") as file:
-                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            for name, value in values.items():
-                if kind == "train" and isinstance(value, int | float):
-                    self.writer.add_scalar(f"train/{name}", value, step)
+        record = {"kind": kind, "step": step, **values}
+        with self._at_once():
+            with open(self.folder.metrics, "a", encoding="utf-8") as file:
+                file.write(_line(record))
+            self._draw(record)
 
-    def metrics(self, step: int, records: list[dict[str, Any]]) -> None:
-        """The self-describing records of an evaluation; their values also become TensorBoard points."""
-        lines = [json.dumps({"kind": "metric", "step": step, **record}) + "\n" for record in records]
-        with _writing(self.folder):
-            with open(self.folder.metrics, "a") as file:
-                file.write("".join(lines))  # in one piece: a resumed run takes any of them as a sign of all
-            for record in records:
-                if record["value"] is not None:
-                    kind = "oracle" if record.get("oracle") else "metric"
-                    self.writer.add_scalar(f"{kind}/{record['metric'].replace(' ', '_')}", record["value"], step)
+    def metrics(self, step: int, measured: list[dict[str, Any]]) -> None:
+        """The self-describing records of an evaluation, all or none; their values also become TensorBoard points."""
+        found = [{"kind": "metric", "step": step, **record} for record in measured]
+        with self._at_once():
+            # By a rename: a resumed run takes any of them as a sign of all, and a kill may cut an append anywhere.
+            _replace_records(self.folder, records(self.folder) + found)
+            for record in found:
+                self._draw(record)
+
+    def _draw(self, record: dict[str, Any]) -> None:
+        """The TensorBoard points of a record."""
+        if record["kind"] == "train":
+            points = {f"train/{name}": value for name, value in record.items() if name not in ("kind", "step")}
+        elif record["kind"] == "metric":
+            kind = "oracle" if record.get("oracle") else "metric"
+            points = {f"{kind}/{record['metric'].replace(' ', '_')}": record["value"]}
+        else:
+            points = {}
+        for name, value in points.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(name, value, record["step"])
 
     def scores(self, step: int, scores: dict[str, Tensor]) -> None:
         """Distributions of the critic's scores, by name (real_score)."""
-        with _writing(self.folder):
+        with self._at_once():
             for name, values in scores.items():
                 self.writer.add_histogram(f"scores/{name.removesuffix('_score')}", values, step)
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
         """A uint8 picture ``[3, H, W]``."""
-        with _writing(self.folder):
+        with self._at_once():
             self.writer.add_image(name, image, step)
 
     def config(self, text: str) -> None:
         """The config as text."""
-        with _writing(self.folder):
-            self.writer.add_text("config", "    " + text.replace("\n", "\n    "))
+        with self._at_once():
+            self.writer.add_text("config", "    " + text.replace("\n", "\n    "), self.begin)
 
 
 def say(folder: RunFolder, text: str, quiet: bool = False) -> None:
     """A line for people, on the terminal (unless ``quiet``) and in the run's log.txt."""
     if not quiet:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on, as in "train.py | head": the run goes on
+        # Nobody reads on, as in "train.py | head" or when a terminal is closed: the run goes on.
+        with contextlib.suppress(OSError):
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-    with _writing(folder), open(folder.log, "a") as file:
+    with _writing(folder), open(folder.log, "a", encoding="utf-8") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
 
 
@@ -115,12 +140,32 @@ def records(folder: RunFolder) -> list[dict[str, Any]]:
     return [x for x in found if isinstance(x, dict) and "kind" in x and isinstance(x.get("step"), int)]
 
 
-def _drop_after(folder: RunFolder, step: int) -> None:
-    """Rewrite metrics.jsonl without records after ``step``, atomically."""
-    kept = [record for record in records(folder) if record["step"] <= step]
+def sync_records(folder: RunFolder) -> None:
+    """Flush metrics.jsonl to the disk itself. Raises UserError where it cannot be written."""
+    with _writing(folder):
+        if folder.metrics.exists():
+            sync(folder.metrics)
+            sync(folder.path)
+
+
+def training_lines(folder: RunFolder, step: int) -> int:
+    """The number of records of the training up to ``step``."""
+    return sum(record["kind"] == "train" for record in _up_to(folder, step))
+
+
+def _up_to(folder: RunFolder, step: int) -> list[dict[str, Any]]:
+    return [record for record in records(folder) if record["step"] <= step]
+
+
+def _replace_records(folder: RunFolder, kept: list[dict[str, Any]]) -> None:
+    """Make these the records in metrics.jsonl, all at once."""
     partial = folder.metrics.with_name(".metrics.jsonl.partial")
-    with open(partial, "w") as file:
-        file.writelines(json.dumps(record) + "\n" for record in kept)
+    with open(partial, "w", encoding="utf-8") as file:
+        file.writelines(map(_line, kept))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder.metrics)
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"

@@ -81,7 +81,8 @@ class Meter:
                 counts[name] += count
         means = self.group.means([total / counts[name] for name, total in totals.items()])
         values = dict(zip(totals, means, strict=True))
-        values["images_per_second"] = images / (time.perf_counter() - self.since)
+        seconds = time.perf_counter() - self.since
+        values["images_per_second"] = images / seconds if seconds > 0 else 0.0  # clocks of some machines stand still
         self.sums, self.since = {}, time.perf_counter()
         return values
 

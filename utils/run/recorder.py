@@ -10,23 +10,23 @@ from tqdm import tqdm
 
 from adversarial.passes import Turn
 from utils.config.sections import Config
-from utils.errors import UserError
+from utils.errors import NotFiniteError
 from utils.run.log import Log, records
 from utils.run.meter import Meter, gradient_norm
 from utils.tasks.registry import Task
 from utils.training import values
-from utils.training.players import Players
+from utils.training.players import Players, first_not_finite
 from utils.training.processes import ProcessGroup
 
-REMEDY = "Lower optimizer.*_lr, add penalty.r1, or try another seed"
 
-
-class NotFiniteError(UserError):
-    """A loss, a score or a gradient became NaN or infinite, first in step index ``step``."""
-
-    def __init__(self, text: str, step: int):
-        super().__init__(text)
-        self.step = step
+def not_finite(names: str, step: int) -> NotFiniteError:
+    """The error that ``names`` are not finite since step index ``step``."""
+    return NotFiniteError(
+        f"{names} became NaN or infinite in step {step + 1}; no checkpoint holds it. Lower optimizer.*_lr, add "
+        "penalty.r1, or try another seed; guard.rollbacks=3 goes back to the last checkpoint and leaves such a step "
+        "out, up to three times.",
+        step,
+    )
 
 
 class Recorder:
@@ -37,7 +37,7 @@ class Recorder:
     ) -> None:
         self.config, self.task, self.players, self.log, self.begin = config, task, players, log, begin
         self.meter = Meter(group)
-        self.written = begin  # the step of the last line
+        self.written = self.done = begin  # the step of the last line, and the last step that was taken in
         self.bar: tqdm | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)  # values of the last lines
         if log:
@@ -63,33 +63,35 @@ class Recorder:
         """Take in a turn of step index ``step`` before its players move. Nothing here waits for the device."""
         norms = {f"{player}_gradient_norm": gradient_norm(getattr(self.players, player)) for player in turn.players}
         self.meter.add(step, {**turn.report, **norms})
+        self.done = step + 1
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """A block that does not count as training time."""
         return self.meter.paused()
 
     def check_finite(self) -> None:
-        """Raise NotFiniteError, in all processes, if in one of them something has been NaN or infinite.
+        """Raise NotFiniteError, in all processes, if in one of them something has been or is NaN or infinite.
 
-        Waits for the device.
+        That is a statistic of the steps since the last line, or a tensor that a checkpoint would hold. Waits for the
+        device.
         """
+        self._check_statistics()
+        broken = first_not_finite(self.players.tensors())  # finite gradients may still give infinite weights
+        if self.meter.group.any(broken is not None):
+            raise not_finite(broken or "a tensor of another process", self.done - 1)
+
+    def _check_statistics(self) -> None:
         broken = self.meter.first_not_finite()
-        if not broken:
-            return
-        first = min(broken.values())
-        names = ", ".join(name for name, step in broken.items() if step == first)
-        raise NotFiniteError(
-            f"{names} became NaN or infinite in step {first + 1}; no checkpoint holds it. {REMEDY}; "
-            "guard.rollbacks=3 goes back to the last checkpoint and leaves such a step out, up to three times.",
-            first,
-        )
+        if broken:
+            first = min(broken.values())
+            raise not_finite(", ".join(name for name, step in broken.items() if step == first), first)
 
     def write(self, step: int) -> None:
         """Write means since the last call: a line, curves, distributions of scores, and warnings of a lost game.
 
         Raises NotFiniteError. Waits for the device.
         """
-        self.check_finite()
+        self._check_statistics()
         found = self.meter.read(images=(step - self.written) * self.config.train.batch_size)
         self.written = step
         if not self.log:

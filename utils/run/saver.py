@@ -1,17 +1,16 @@
 """Checkpoints of a run, and its best model so far, written while training goes on."""
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 from utils.config.sections import Config
-from utils.errors import UserError
 from utils.run.folder import RunFolder
-from utils.run.log import records, say
-from utils.run.recorder import REMEDY
+from utils.run.log import records, say, sync_records, training_lines
 from utils.tasks.registry import Task
 from utils.training import checkpoint
 from utils.training.checkpoint import Tensors
-from utils.training.players import Players, first_not_finite
+from utils.training.players import Players
 from utils.training.state import BestRecord, RunState
 
 
@@ -48,8 +47,12 @@ class Saver:
     def __enter__(self) -> "Saver":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.writer.wait()
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if kind is KeyboardInterrupt:  # a second Ctrl-C: a disk that hangs must not hold the process
+            with contextlib.suppress(TimeoutError):
+                self.writer.wait(seconds=1)
+        else:
+            self.writer.wait()
 
     def save(self, step: int) -> None:
         """Have a checkpoint of ``step`` written, unless it was the last one. Training waits for the copy alone."""
@@ -82,11 +85,8 @@ class Saver:
 
     def _commit(self, tensors: Tensors, state: RunState) -> None:
         """Runs in the writer's thread."""
-        if broken := first_not_finite(tensors):
-            raise UserError(
-                f"NaN or Inf in {broken} at step {state.step}: this is not saved, a checkpoint is from before. "
-                f"{REMEDY}."
-            )
+        state = replace(state, lines=training_lines(self.folder, state.step))
+        sync_records(self.folder)  # a run that resumes from here relies on them
         checkpoint.save(self.folder.checkpoints, tensors, state, self.config.checkpoint.keep)
         self._prune_best()
 

@@ -15,7 +15,10 @@ class Interrupted(Exception):  # noqa: N818  (no error: somebody wants the run t
 
 
 class StopSignals:
-    """Inside the ``with`` block SIGTERM, SIGINT and SIGUSR1 only set ``name``; a second SIGINT interrupts at once."""
+    """Inside the ``with`` block SIGTERM, SIGINT, SIGUSR1 and SIGHUP only set ``name``.
+
+    A second SIGINT interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays so.
+    """
 
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
@@ -49,14 +52,15 @@ class StopSignals:
             self._interruptible = False
 
     def __enter__(self) -> "StopSignals":
-        self.former = {number: signal.signal(number, self._note) for number in self._numbers}
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self.former = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.former.items():
             signal.signal(number, handler)
-
-    _numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.name == "SIGINT":

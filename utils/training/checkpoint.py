@@ -15,8 +15,9 @@ import os
 import re
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,28 +69,36 @@ def snapshot(tensors: Tensors) -> Tensors:
 class Writer:
     """Writes files while training goes on, in a thread: one job at a time, in order.
 
-    An error of a job is raised by the next call of any method, and so in the training loop.
+    An error of a job is raised by the next call of any method, and so in the training loop. The thread is a daemon: who
+    wants a job to end must wait for it.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._job: Future[None] | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
         """Start a job; waits for the one before to end."""
         self.wait()
-        self._job = self._thread.submit(job)
+        self._job = Future()
+        threading.Thread(target=_fulfil, args=(self._job, job), name="checkpoint", daemon=True).start()
 
     def check(self) -> None:
         """Raise the error of a job that has failed, without waiting for one that runs."""
         if self._job is not None and self._job.done():
             self.wait()
 
-    def wait(self) -> None:
-        """Return when nothing is left to write."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when nothing is left to write. Raises TimeoutError if that takes longer than ``seconds``."""
         job, self._job = self._job, None
         if job is not None:
-            job.result()
+            job.result(seconds)
+
+
+def _fulfil(future: Future[None], job: Callable[[], None]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = None) -> Path:
@@ -102,7 +111,7 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
     try:
         if not folder.exists():
             folder.mkdir(parents=True)
-            _sync(folder.parent)
+            sync(folder.parent)
         _remove(partial)
         partial.mkdir()
         manifest = {}
@@ -111,7 +120,7 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
             manifest[f"{name}.safetensors"] = _write(partial / f"{name}.safetensors", data)
         manifest[STATE] = _write(partial / STATE, state.to_json())
         _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync(partial)
+        sync(partial)
         if final.is_file():
             final.rename(_aside(final))  # it is none of ours
         _remove(final)
@@ -120,7 +129,7 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
             # It failed verification, or the run would have gone on from it: it must not count among those kept.
             _remove(_aside(later))
             later.rename(_aside(later))
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
@@ -240,11 +249,11 @@ def _json(text: bytes) -> Any:
 def _write(path: Path, data: bytes) -> dict[str, int | str]:
     """Write a file, flush it to the disk itself, and return its entry in the manifest."""
     path.write_bytes(data)
-    _sync(path)
+    sync(path)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or a folder to the disk itself; a folder if its file system can do that."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -55,6 +55,7 @@ class RunState:
     train_samples: int | None = None  # None: not known
     target_samples: int | None = None  # None: no target domain, or not known
     best: BestRecord | None = None  # set in checkpoints of best models alone
+    lines: int | None = None  # of the training in metrics.jsonl up to this step; None: not known
     format: int = FORMAT
     data: str | None = None  # digest of the training and target samples; None: not known
 

@@ -1,15 +1,20 @@
 """The log of a run: what is written, and what a resumed run keeps of it."""
 
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
+from tests.utils.run.scripted import scripted
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.log import Log, records, say
+from utils.training import checkpoint
 
 
 @pytest.fixture
@@ -112,6 +117,45 @@ def test_other_files_of_the_folder_stay(folder):
     log_steps(folder, 0, range(1, 3))
     assert folder.log.read_text() == "before\n"
     assert {path.name for path in folder.path.iterdir()} == {"log.txt", "metrics.jsonl", "tensorboard"}
+
+
+def test_records_are_on_the_disk_itself_before_the_checkpoint_that_relies_on_them(tmp_path, monkeypatch):
+    """A power cut keeps no order among writes but that of fsync."""
+    run, synced = scripted(tmp_path, [1.0]), []
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino) or fsync(handle))
+    seen = {}
+
+    def noted(path, target):
+        seen.setdefault(target.parent.name, list(synced))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", noted)
+    with run.begun(0) as (recorder, saver, evaluator):
+        recorder.log.record("train", 1, {"loss": 0.5})
+        evaluator.evaluate(1)
+        synced.clear()
+        saver.save(1)
+    assert run.folder.metrics.stat().st_ino in seen["checkpoints"]
+    assert run.folder.path.stat().st_ino in seen["checkpoints"]
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_records_that_were_lost_are_told(tmp_path, left):
+    """Those of the checkpoint's step count, those of later ones do not."""
+    run = scripted(tmp_path, [])
+    with run.begun(0) as (recorder, saver, _):
+        for step in (1, 2, 3):
+            recorder.log.record("train", step, {"loss": 0.5})
+        saver.save(3)
+        recorder.log.record("train", 4, {"loss": 0.5})
+    lines = run.folder.metrics.read_text().splitlines(keepends=True)
+    run.folder.metrics.write_text("".join(lines[3 - left :]))
+    saved, told = checkpoint.newest(run.folder.checkpoints, print), []
+    train.check_records(saved, run.folder, told.append)
+    assert len(told) == (left < 3)
+    if told:
+        assert f"holds {left} of 3 lines of the training up to step 3" in told[0]
 
 
 # --- Curves

@@ -139,3 +139,10 @@ def test_a_quantity_of_two_kinds_of_turns_has_the_earlier_step():
 def test_nothing_is_read_of_nothing():
     assert alone().first_not_finite() == {}
     assert alone().read(images=0).keys() == {"images_per_second"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 2.0])
+def test_a_clock_that_stands_still_or_goes_back_gives_no_speed(monkeypatch, seconds):
+    now = iter([10.0, 10.0 + seconds, 10.0 + seconds])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    assert alone().read(images=8)["images_per_second"] == (4.0 if seconds > 0 else 0.0)

@@ -9,7 +9,7 @@ import pytest
 from utils.run.signals import STOPPED, Interrupted, StopSignals
 from utils.training.processes import ProcessGroup
 
-NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
 every_signal = pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 
 
@@ -106,6 +106,14 @@ def test_the_default_handlers_come_back_as_well():
     with stop_signals():
         pass
     assert {number: signal.getsignal(number) for number in NUMBERS} == before
+
+
+def test_a_terminal_that_is_closed_stops_nothing_that_was_started_with_nohup(former):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        send(signal.SIGHUP)
+        assert stop.name is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_the_block_can_be_entered_again(former):

@@ -1,0 +1,59 @@
+"""What a terminal does to a run: Ctrl-C at bad moments, and encodings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.runs import ROOT, arguments
+
+STUCK = """
+import sys, time
+sys.path.insert(0, {root!r})
+import train
+train.checkpoint.save = lambda *_: [print("stuck", flush=True), time.sleep(600)]
+sys.argv = ["train.py", *{words!r}]
+train.errors.run(train.main)
+"""
+
+
+def test_a_second_interrupt_ends_a_run_whose_disk_hangs(tmp_path):
+    """Nothing waits for the thread that writes, neither the loop nor Python's own end."""
+    script = STUCK.format(root=str(ROOT), words=arguments(tmp_path, "train.steps=100000", "checkpoint.every=1"))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while b"stuck" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=20)[1]
+    assert process.returncode == 130, error.decode()
+    assert b"Traceback" not in error
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0])
+def test_an_interrupt_during_the_imports_shows_no_trace(tmp_path, seconds):
+    command = [sys.executable, str(ROOT / "train.py"), *arguments(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT  # for a shell 130
+    assert (output, error) == (b"", b"")
+
+
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can(tmp_path):
+    """Metrics of the ring are called after σ; files are in UTF-8 whatever the terminal is."""
+    words = arguments(tmp_path, "evaluate.every=6", "evaluate.samples=64", recipe="configs/ring.yaml")
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    environment["PYTHONCOERCECLOCALE"] = "0"
+    for script, given in (("train.py", words), ("evaluate.py", [str(tmp_path / "ring")])):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), *given], env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode("latin-1")
+        assert b"?" in done.stdout
+    assert "σ" in (tmp_path / "ring/log.txt").read_text(encoding="utf-8")
