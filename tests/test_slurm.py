@@ -2,13 +2,12 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 
 from tests.runs import ROOT, arguments
 
@@ -46,26 +45,34 @@ def submit(folder: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize("signalled", ["script", "task"])
-def test_a_preempted_job_is_queued_again_and_comes_to_its_end(tmp_path, signalled):
-    """At a time limit SLURM signals the script, at a preemption the processes of the run."""
-    job = submit(tmp_path, *STEADY, "train.steps=100000")
-    log, deadline = tmp_path / "parts/digits/log.txt", time.monotonic() + 200
-    while job.poll() is None and not (log.exists() and "step 5/" in log.read_text()):
-        assert time.monotonic() < deadline, "it did not come to step 5"
+def running(folder: Path) -> subprocess.Popen:
+    """A job that has done some steps, of a run that goes on for long."""
+    output = folder / "output.txt"
+    before = len(output.read_text()) if output.exists() else 0
+    job, deadline = submit(folder, *STEADY, "train.steps=100000"), time.monotonic() + 200
+    while not re.search(r"^step \d+/", output.read_text()[before:], re.MULTILINE):
+        assert job.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, "it did no steps"
         time.sleep(0.02)
-    if signalled == "script":
-        job.send_signal(signal.SIGUSR1)
-    else:
-        os.kill(trainer_of(job), signal.SIGTERM)
-    job.wait(120)
-    output = (tmp_path / "output.txt").read_text()
-    assert (tmp_path / "requeued.txt").read_text() == f"requeue {os.getpid()}\n", output
-    assert "the same command resumes" in output
+    return job
+
+
+def test_a_preempted_job_is_queued_again_and_comes_to_its_end(tmp_path):
+    """At a time limit SLURM signals the script, at a preemption the processes of the run."""
+    output, queued = tmp_path / "output.txt", f"requeue {os.getpid()}\n"
+    for times in (1, 2):
+        job = running(tmp_path)
+        if times == 1:
+            job.send_signal(signal.SIGUSR1)
+        else:
+            os.kill(trainer_of(job), signal.SIGTERM)
+        job.wait(120)
+        assert (tmp_path / "requeued.txt").read_text() == times * queued, output.read_text()
+        assert output.read_text().count("the same command resumes") == times
 
     assert submit(tmp_path, *STEADY, "train.steps=1").wait(120) == 0  # it is past that
-    assert (tmp_path / "requeued.txt").read_text().count("requeue") == 1
-    assert "Finished at step" in (tmp_path / "output.txt").read_text()
+    assert (tmp_path / "requeued.txt").read_text() == 2 * queued
+    assert "Finished at step" in output.read_text()
 
 
 def trainer_of(job: subprocess.Popen) -> int:
