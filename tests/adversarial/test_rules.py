@@ -95,22 +95,9 @@ def test_same_gradients_where_the_generator_side_makes_both_samples(objective, p
 def test_same_gradients_whatever_the_domain_critics_see(objective, plan, method):
     """One critic or several, on one layer or several, weighted samples, a second head's log-odds."""
     torch.manual_seed(0)
-    check(
-        plan,
-        domain_game(method),
-        objective,
-        vector_batch(5, 3),
-        SeededDraw(5),
-        Strengths(penalties("r1", "r2"), coefficient=0.6),
-    )
-    check(
-        plan,
-        domain_game(method),
-        objective,
-        vector_batch(5, 3),
-        SeededDraw(5),
-        Strengths(penalties("gp"), coefficient=0.6),
-    )
+    for names in (("r1", "r2"), ("gp",)):
+        strengths = Strengths(penalties(*names), coefficient=0.6)
+        check(plan, domain_game(method), objective, vector_batch(5, 3), SeededDraw(5), strengths)
 
 
 AUGMENTATIONS = {
