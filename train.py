@@ -83,7 +83,7 @@ def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], 
     strengths = values.strengths_at(cfg, players.penalties, step)
     seed_layers(cfg, step)
     players.adapt(values.learning_rates_at(cfg, step), values.betas_at(cfg, step))
-    for turn in turns(cfg, game, batches, strengths):
+    for turn in players.lookahead.around(turns(cfg, game, batches, strengths), shared=len(batches) - 1):
         recorder.add(step, turn)
         for player in turn.players:
             players.optimizers[player].step()

@@ -106,6 +106,8 @@ class AdaptationGame:
     own (ADDA). ``together`` as in ``GenerationGame``.
     """
 
+    redraws = False  # features are a function of the batch
+
     def __init__(
         self,
         generator: nn.Module,
@@ -152,6 +154,8 @@ class InvarianceGame:
     score is the log-odds of the sample's own attribute. With ``every_class`` it is that of all K, ``[N, K]``, which the
     confusion objective needs where K > 2; a single pass cannot serve it.
     """
+
+    redraws = False  # features are a function of the batch
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class Game(Protocol):
 
     generator: nn.Module
     critic: nn.Module
+    redraws: bool  # whether another draw gives other fakes for the same batch
 
     def play(self, batch: Batch, draw: Draw) -> Play:
         """One forward of the generator side."""
@@ -143,6 +144,8 @@ class GenerationGame:
     ``augment`` changes what the critic sees, with the probability that ``probability.state["augment_p"]`` holds
     (``adversarial.probability``; None: 1).
     """
+
+    redraws = True  # latents
 
     def __init__(
         self,

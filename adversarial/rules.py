@@ -58,29 +58,33 @@ def alternating(
 ) -> Iterator[Turn]:
     """The classic: a critic step on detached fakes, then a generator step through a frozen critic.
 
-    ``reuse_fakes`` gives the generator's step the fakes of the last critic step instead of fresh ones.
+    ``reuse_fakes`` gives the second of the two steps the fakes of the first instead of fresh ones. In a game that draws
+    nothing afresh (``Game.redraws``) the generator steps first, before the critic has seen the batch.
     """
     yield from critic_turns(game, objective, rounds[:-1], strengths)
 
     batch, draw = rounds[-1]
-    with torch.set_grad_enabled(reuse_fakes):  # only fakes that are reused need the generator's graph
-        play = game.play(batch, draw)
-    yield critic_turn(game, objective, play, draw, strengths)
-    clip_weights(game.critic, strengths.clip)
-
-    if reuse_fakes:
-        for side in play.sides:
-            side.cut = None  # this time the backward pass goes on into the generator
+    if game.redraws:
+        with torch.set_grad_enabled(reuse_fakes):  # only fakes that are reused need the generator's graph
+            play = game.play(batch, draw)
+        yield critic_turn(game, objective, play, draw, strengths)
+        clip_weights(game.critic, strengths.clip)
+        if reuse_fakes:
+            for side in play.sides:
+                side.cut = None  # this time the backward pass goes on into the generator
+        else:
+            play = game.play(batch, draw.fork("generator"))
+        yield generator_turn(game, objective, play, draw, strengths)
     else:
-        play = game.play(batch, draw.fork("generator"))
-    own_losses = generator_losses(game, play, draw, strengths.penalties)
-    with frozen(game.critic):
-        pairs = generator_pairs(objective, play.pairs)
-        game.judge(pairs)
-        loss = strengths.coefficient * mean_loss(objective.generator_loss, pairs)
-        sum([loss, *own_losses]).backward()
-    lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
-    yield Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
+        # Both turns look at the same samples. A critic that has just stepped on them knows them better than others, and
+        # would mislead a generator that answered it on them.
+        play = game.play(batch, draw)
+        yield generator_turn(game, objective, play, draw, strengths)
+        if not reuse_fakes:
+            with torch.no_grad():
+                play = game.play(batch, draw)
+        yield critic_turn(game, objective, play, draw, strengths)
+        clip_weights(game.critic, strengths.clip)
 
 
 def simultaneous(
@@ -182,6 +186,18 @@ def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: 
     # Into the weights alone: input gradients that nobody needs are not computed.
     sum([loss, *terms]).backward(inputs=trainable(game.critic))
     return Turn((CRITIC,), report(objective, play))
+
+
+def generator_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: Draw, strengths: Strengths) -> Turn:
+    """The generator's gradients for what was played, through a frozen critic."""
+    own_losses = generator_losses(game, play, draw, strengths.penalties)
+    with frozen(game.critic):
+        pairs = generator_pairs(objective, play.pairs)
+        game.judge(pairs)
+        loss = strengths.coefficient * mean_loss(objective.generator_loss, pairs)
+        sum([loss, *own_losses]).backward()
+    lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
+    return Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:

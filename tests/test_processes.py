@@ -130,7 +130,16 @@ def train_and_tell(folder: Path, words: list[str]) -> int:
 
 
 ELASTIC = {  # the adaptive probability of augmentation moves, too
-    "one": (1, ["update.rule=single_pass", "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1"]),
+    "one": (
+        1,
+        [
+            "update.lookahead=1",
+            "update.generator_lookahead=1",
+            "game.objective=relativistic",
+            "penalty.r1=0.1",
+            "penalty.r2=0.1",
+        ],
+    ),
     "four": (
         4,
         [

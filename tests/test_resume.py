@@ -29,6 +29,12 @@ VARIANTS = {
     "scheduled augmentation": ["augment.name=scheduled", "augment.schedule=linear_growth", "update.critic_steps=2"],
     "lazy": ["penalty.r1=1", "penalty.lecam=0.1", "penalty.consistency=1", "penalty.dragan=0.1"]
     + [f"penalty.every.{name}=4" for name in ("r1", "lecam", "consistency", "dragan")],
+    "looking ahead": [
+        "update.lookahead=1",
+        "update.generator_lookahead=0.5",
+        "update.critic_steps=2",
+        "penalty.clip=1",
+    ],
     "AC-GAN": ["update.rule=simultaneous", "game.conditional=true", "game.auxiliary=1", "penalty.lecam=0.1"],
     "packs": ["game.pack=2", "game.objective=wasserstein", "penalty.clip=0.05", "augment.name=diffaugment"],
     "SGD": ["optimizer.name=sgd", "optimizer.weight_decay=0.01"],

@@ -277,6 +277,7 @@ def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rul
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     same = ["train.steps=6", "optimizer.eps=1e-3", f"update.rule={rule}", "game.objective=relativistic"]
     same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every={r1: 2, r2: 2}"]
+    same += ["update.lookahead=1"] if rule == "single_pass" else []
     for name in ("true", "false"):
         assert run(tmp_path / name, *same, f"train.compile={name}") == 0
     assert_close(*(networks(tmp_path / name, 6) for name in ("true", "false")), 1e-7)
@@ -286,7 +287,7 @@ def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rul
 def test_the_default_backend_compiles_penalties(tmp_path):
     """Points, whose networks are compiled in seconds. Rounding of float64 in three steps."""
     torch._dynamo.reset()
-    same = ["train.steps=3", "train.precision=float64"]
+    same = ["train.steps=3", "train.precision=float64", "update.lookahead=1", "update.generator_lookahead=1"]
     for name in ("true", "false"):
         assert run(tmp_path / name, *same, f"train.compile={name}", recipe="configs/ring.yaml") == 0
     assert_close(*(networks(tmp_path / name, 3, "ring") for name in ("true", "false")), 1e-9)
@@ -295,7 +296,7 @@ def test_the_default_backend_compiles_penalties(tmp_path):
 HOT_PATHS = {
     "single pass": [
         "game.objective=hinge", "penalty.r1=1", "augment.name=ada", "penalty.lecam=0.1", "penalty.consistency=1",
-        "penalty.clip=1", "game.pack=2",
+        "penalty.clip=1", "game.pack=2", "update.lookahead=1", "update.generator_lookahead=1",
     ],
     "alternating": [
         "update.rule=alternating", "update.critic_steps=2", "penalty.gp=1", "penalty.dragan=1", "train.accumulate=2",

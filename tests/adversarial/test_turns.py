@@ -1,5 +1,6 @@
 """Turns: who plays when, and what exists while they do."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from tests.adversarial.toy_games import (
     gradients_of,
     image_batch,
     image_game,
+    invariance_game,
     penalties,
     relative_error,
     vector_batch,
@@ -99,6 +101,39 @@ def test_alternating_moves_one_player_at_a_time(reuse):
     assert all(p.grad is not None for p in game.generator.parameters())
     assert all(p.requires_grad for p in game.critic.parameters())
     assert list(turns) == []
+
+
+@pytest.mark.parametrize("reuse", [False, True], ids=["fresh", "reused"])
+@pytest.mark.parametrize("make", [domain_game, invariance_game])
+def test_where_nothing_is_drawn_afresh_the_generator_steps_before_the_critic_has_seen_the_batch(make, reuse):
+    """Its gradient is that of the critic as it was, and the critic then judges the generator as it is."""
+    torch.manual_seed(0)
+    game, objective = make(), OBJECTIVES["non_saturating"]
+    rounds = [(vector_batch(4, 3, str(i)), SeededDraw(4, str(i))) for i in range(2)]
+    plan = "simultaneous"  # of the reference: both passes at the same weights
+    turns = alternating(game, objective, rounds, reuse_fakes=reuse)
+    assert next(turns).players == (CRITIC,)  # of the first round
+    move(game.critic)
+
+    want = separate_passes(plan, game, objective, *rounds[1])
+    before = copy.deepcopy(game)
+    assert next(turns).players == (GENERATOR,)
+    assert relative_error(gradients_of(game.generator), want[GENERATOR]) <= EXACT
+    move(game.generator)
+
+    want = separate_passes(plan, before if reuse else game, objective, *rounds[1])
+    assert next(turns).players == (CRITIC,)
+    assert relative_error(gradients_of(game.critic), want[CRITIC]) <= EXACT
+    assert all(p.grad is None for p in game.generator.parameters())
+    game.critic.zero_grad()
+    assert list(turns) == []
+
+
+def move(network: torch.nn.Module) -> None:
+    """A step of plain gradient descent, long enough to change what the others see."""
+    for parameter in network.parameters():
+        parameter.data.sub_(0.5 * parameter.grad)
+        parameter.grad = None
 
 
 def test_alternating_leaves_a_cleared_critic_without_gradients():

@@ -46,6 +46,7 @@ def check(config: Config) -> None:
     _check_schedules(config)
     _check_burn_in(config)
     _check_reused_fakes(config)
+    _check_lookahead(config)
     _check_augment(config)
     _check_model(config)
     check_penalties(config, config.game.offers, f"game.name={config.game.name}")
@@ -89,6 +90,17 @@ def _check_reused_fakes(config: Config) -> None:
             "update.reuse_fakes keeps the graphs of all micro-batches, so train.accumulate would save no memory; "
             "choose one of the two."
         )
+
+
+def _check_lookahead(config: Config) -> None:
+    for key in ("lookahead", "generator_lookahead"):
+        given = getattr(config.update, key)
+        if given and config.update.rule == "alternating":
+            raise UserError(
+                f"update.{key}={given} is for rules whose players move from the same point, and under "
+                "update.rule=alternating each player answers the other's last step anyway; use "
+                f"update.rule=single_pass, update.rule=simultaneous or update.{key}=0."
+            )
 
 
 def _check_augment(config: Config) -> None:

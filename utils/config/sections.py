@@ -116,6 +116,8 @@ class UpdateConfig:
     coefficient: NonNegativeFloat = 1.0  # λ on the generator's adversarial gradient; the critic's update is not scaled
     schedule: Schedule = "constant"  # of λ over the run: a key of adversarial.schedules.SCHEDULES
     warmup: NonNegativeInt = 0  # steps over which λ rises linearly from 0 to its schedule
+    lookahead: NonNegativeFloat = 0.0  # simultaneous, single_pass: play where the critic will be in so many steps
+    generator_lookahead: NonNegativeFloat = 0.0  # simultaneous, single_pass: ... and where the generator will be
 
 
 def _penalty_fields() -> Iterator[tuple[str, Any, Any]]:

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from adversarial.compiled import with_slope
 from adversarial.games import Stateful
+from adversarial.lookahead import Lookahead, by_name
 from adversarial.passes import Turn
 from adversarial.penalties import Penalty
 from utils.config.sections import Config, penalised_slope
@@ -40,6 +41,7 @@ class Players:
     optimizers: dict[str, torch.optim.Optimizer]  # by player
     penalties: dict[str, Penalty]  # those in use, by name
     probability: Stateful | None  # what moves the probability of augmentation, if anything does
+    lookahead: Lookahead
 
     @classmethod
     def build(cls, config: Config, generator: nn.Module, critic: nn.Module, device: torch.device) -> "Players":
@@ -51,7 +53,9 @@ class Players:
             "critic": optimizers.build(config.optimizer, critic, config.optimizer.critic_lr),
         }
         penalties, probability = penalties_of(config), probability_of(config)
-        players = cls(generator, critic, average.averaged(generator), both, penalties, probability)
+        alphas = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
+        lookahead = Lookahead({"generator": generator, "critic": critic}, alphas)
+        players = cls(generator, critic, average.averaged(generator), both, penalties, probability, lookahead)
         for keeper in players.stateful:
             for name, value in keeper.state.items():
                 keeper.state[name] = value.to(device)
@@ -88,8 +92,14 @@ class Players:
             **self.networks(),
             "generator_optimizer": optimizers.tensors_of(self.optimizers["generator"], self.generator),
             "critic_optimizer": optimizers.tensors_of(self.optimizers["critic"], self.critic),
+            **self.weights_before(),
             **({"scalars": self.state} if self.state else {}),
         }
+
+    def weights_before(self) -> Tensors:
+        """The weights from before their last step of the players that look ahead, by file name."""
+        before = self.lookahead.before
+        return {f"{name}_before": by_name(self._networks()[name], tensors) for name, tensors in before.items()}
 
     def networks(self) -> Tensors:
         """The networks alone, by file name."""
@@ -109,6 +119,9 @@ class Players:
             ours = optimizers.after_a_step(optimizer, self._networks()[name]) if stepped else {}
             source = f"{saved.path}/{name}_optimizer.safetensors"
             checkpoint.check_fit(ours, saved.tensors.get(f"{name}_optimizer", {}), source)
+        before = self.weights_before()
+        for name, ours in before.items():
+            checkpoint.check_fit(ours, saved.tensors.get(name, {}), f"{saved.path}/{name}.safetensors")
         # Earlier versions called the file "memory".
         scalars, state = saved.tensors.get("scalars", saved.tensors.get("memory", {})), self.state
         checkpoint.check_fit(state, scalars, f"{saved.path}/scalars.safetensors")
@@ -116,8 +129,9 @@ class Players:
         for name, optimizer in self.optimizers.items():
             tensors = saved.tensors.get(f"{name}_optimizer", {})  # plain SGD keeps none
             optimizers.restore(optimizer, self._networks()[name], tensors)
-        for name, value in state.items():
-            value.copy_(scalars[name])
+        for ours, theirs in [(state, scalars), *((before[name], saved.tensors[name]) for name in before)]:
+            for name, value in ours.items():
+                value.copy_(theirs[name])
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Set the networks to what ``networks`` gave."""

@@ -88,6 +88,15 @@ REFUSED = {
         ["update.reuse_fakes=true", "update.rule=simultaneous"],
         ["update.reuse_fakes", "alternating", "simultaneous"],
     ),
+    "looking-ahead-in-turns": (
+        ["update.lookahead=1", "update.rule=alternating"],
+        ["update.lookahead=1.0", "alternating", "update.rule=single_pass", "update.lookahead=0"],
+    ),
+    "a-generator-that-looks-ahead-in-turns": (
+        ["update.generator_lookahead=0.5", "update.rule=alternating"],
+        ["update.generator_lookahead=0.5", "alternating", "update.generator_lookahead=0"],
+    ),
+    "looking-back": (["update.lookahead=-1"], ["update.lookahead", "-1"]),
     "run-name-with-a-slash": (["run.name=a/b"], ["run.name", "a/b", "run.dir"]),
     "run-name-upwards": (["run.name=.."], ["run.name", "run.dir"]),
     "networks-of-another-game": (["model.name=dense"], ["model.name=dense", "game.name=generation", "dcgan", "mlp"]),

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from adversarial.passes import Turn
 from models import dcgan, mlp
 from utils.config.sections import Config
 from utils.errors import UserError
@@ -21,6 +22,7 @@ def config() -> Config:
     config = Config()
     config.model = dcgan.Config(latent_dim=4, generator_width=4, critic_width=4)
     config.run.device = "cpu"
+    config.update.lookahead = config.update.generator_lookahead = 1.0
     return config
 
 
@@ -34,6 +36,7 @@ def train(players: Players, steps: range) -> Players:
     for step in steps:
         z = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
         players.critic(players.generator(z)).sum().backward()
+        list(players.lookahead.around(iter([Turn(("generator", "critic"), {})]), shared=0))
         for optimizer in players.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
@@ -131,7 +134,7 @@ def test_restored_players_are_the_saved_ones(config, tmp_path):
     assert same(flat(other), flat(players))
 
 
-GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic_optimizer"]
+GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic_optimizer", "critic_before"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -212,9 +215,9 @@ def test_networks_alone_need_no_optimizers(config, tmp_path):
     assert same(flat(other), before)
     other.load_tensors(saved.tensors)
     after = flat(other)
-    moments = [name for name in after if "_optimizer" in name]
-    assert all(torch.equal(after[name], before[name]) for name in moments)
-    assert same({name: x for name, x in after.items() if name not in moments}, flatten(players.networks()))
+    of_training = [name for name in after if "_optimizer" in name or "_before" in name]
+    assert all(torch.equal(after[name], before[name]) for name in of_training)
+    assert same({name: x for name, x in after.items() if name not in of_training}, flatten(players.networks()))
 
 
 SGD = {"momentum": (0.9, {"momentum_buffer"}), "plain": (0.0, set())}
