@@ -277,7 +277,6 @@ def test_compiled_penalised_run_follows_the_plain_one(tmp_path, monkeypatch, rul
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     same = ["train.steps=6", "optimizer.eps=1e-3", f"update.rule={rule}", "game.objective=relativistic"]
     same += ["model.critic_norm=spectral", "penalty.r1=1", "penalty.r2=1", "penalty.every={r1: 2, r2: 2}"]
-    same += ["update.lookahead=1"] if rule == "single_pass" else []
     for name in ("true", "false"):
         assert run(tmp_path / name, *same, f"train.compile={name}") == 0
     assert_close(*(networks(tmp_path / name, 6) for name in ("true", "false")), 1e-7)
