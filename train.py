@@ -39,6 +39,7 @@ from utils.run.log import Log, say
 from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
+from utils.run.watch import watched
 from utils.tasks.registry import Task, check_sizes, task_of
 from utils.training import average, checkpoint, processes, values
 from utils.training.batches import Round, rounds
@@ -113,12 +114,14 @@ def train(cfg: Config) -> int:
     """Run or resume a recipe. Returns the exit code: 0 when it is finished, 75 when a signal stopped it."""
     task = task_of(cfg)
     accelerator = processes.start(cfg)
+    group = ProcessGroup(accelerator)
     folder, first = RunFolder.of(cfg), accelerator.is_main_process
     tell = partial(say, folder) if first else lambda text, quiet=False: None
     with (
         folder.locked() if first else contextlib.nullcontext(),
         noted(tell),
-        StopSignals(ProcessGroup(accelerator)) as stop,
+        watched(folder, group, cfg.run.timeout),
+        StopSignals(group) as stop,
     ):
         saved = agreed_checkpoint(cfg, folder, stop.group, tell)
         if saved and stop.group.any(is_finished(folder, saved.state.step, cfg.train.steps)):

@@ -13,6 +13,10 @@ class UserError(Exception):
     """One sentence: what is wrong, where, and what to do."""
 
 
+class LostProcessError(UserError):
+    """Another process of the run has died or hangs."""
+
+
 class NotFiniteError(UserError):
     """Training became NaN or infinite, first in step index ``step`` (None: not known where it is raised)."""
 
@@ -87,5 +91,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     except (UserError, OSError, EOFError, MemoryError, RuntimeError) as error:
         if os.environ.get(TRACE) == "1":
             raise
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr, flush=True)
+        if isinstance(error, LostProcessError):
+            os._exit(2)  # NCCL's clean-up may wait for the process that is lost
         sys.exit(2)

@@ -31,6 +31,7 @@ Penalty = Annotated[str, OneOf(PENALTIES)]
 Augmentation = Annotated[str, OneOf(augmentation.NAMES)]
 Precision = Annotated[str, OneOf(("no", "bf16", "float64"))]  # no Literal: checks.py has more to say about fp16
 Threads = Annotated[int, Ge(0), Le(4096)]  # PyTorch counts them in 32 bits, and starts them all
+Timeout = Annotated[int, Ge(1), Le(7 * 24 * 3600)]  # a week, as long as processes wait for one that works alone
 Limit = Annotated[float, Ge(0), Le(3e38)]  # clamping to more than float32 holds is an error
 Beta = Annotated[float, Ge(0), Lt(1)]
 Optimizer = Annotated[str, OneOf(OPTIMIZERS)]
@@ -47,6 +48,7 @@ class RunConfig:
     dir: str = "runs"  # folder that holds all runs
     device: Literal["auto", "cpu"] = "auto"  # auto: what accelerate finds; cpu: the CPU even with an accelerator
     processes: NonNegativeInt = 0  # refuse to start with another number (accelerate launch --cpu starts one); 0: any
+    timeout: Timeout = 600  # seconds in which a process that dies or hangs has ended all others, too, and is named
     deterministic: bool = False  # the same bits on GPUs, too; slower there: utils.training.processes.make_deterministic
     threads: Threads = 0  # CPU threads of a process; 0: PyTorch's choice, one a core (slow on a shared machine)
 

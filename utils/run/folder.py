@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def signs(self) -> Path:
+        """Files in which processes that train together give signs of life."""
+        return self.path / ".processes"
+
+    @property
     def config(self) -> Path:
         """The resolved config."""
         return self.path / "config.yaml"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
@@ -37,7 +37,11 @@ def start(config: Config) -> Accelerator:
             mixed_precision="bf16" if config.train.precision == "bf16" else "no",
             # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's
             # running statistics are each process's own, and the first one's are saved.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                # The microsecond: Accelerate drops its own default of 600 seconds, and gloo's is 1800.
+                InitProcessGroupKwargs(timeout=timedelta(seconds=config.run.timeout, microseconds=1)),
+            ],
         )
     except (ValueError, distributed.DistError) as error:
         raise UserError(
@@ -107,11 +111,11 @@ class ProcessGroup:
     """Lets the processes of a run agree on what concerns all of them. A single process agrees with itself at once.
 
     They communicate on the CPU, over gloo and in a separate group: no GPU waits, and the group's timeout is long enough
-    for one process to draw and evaluate while the others wait.
+    for one process to draw and evaluate while the others wait. ``utils/run/watch.py`` ends a wait for one that is lost.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
-        self.size, self._is_first = accelerator.num_processes, accelerator.process_index == 0
+        self.size, self.rank = accelerator.num_processes, accelerator.process_index
         self._group = (
             distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
         )  # fmt: skip
@@ -120,12 +124,12 @@ class ProcessGroup:
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """The first process goes through the block while the others wait, however long a download takes."""
-        if not self._is_first:
+        if self.rank:
             self.any(False)
         try:
             yield
         finally:
-            if self._is_first:
+            if self.rank == 0:
                 self.any(False)
 
     def any(self, mine: bool) -> bool:
