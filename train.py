@@ -3,10 +3,13 @@
 ``loop`` and ``train_step`` are the algorithm; ``train`` and ``attempt`` build what they need.
 """
 
+import os
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # a broken connection is a sentence, without stack traces
 
 import argparse
 import contextlib

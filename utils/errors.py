@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -91,7 +92,14 @@ def run(main: Callable[[list[str]], int]) -> None:
     except (UserError, OSError, EOFError, MemoryError, RuntimeError) as error:
         if os.environ.get(TRACE) == "1":
             raise
-        print(f"error: {sentence(error)}", file=sys.stderr, flush=True)
         if isinstance(error, LostProcessError):
-            os._exit(2)  # NCCL's clean-up may wait for the process that is lost
+            end(sentence(error))  # NCCL's clean-up may wait for the process that is lost
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def end(sentence: str) -> NoReturn:
+    """End this process at once, from any thread, whatever the others wait for: a sentence on stderr and code 2."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 from torch import distributed
 
-from utils.errors import LostProcessError, UserError, sentence
+from utils.errors import LostProcessError, UserError, end, sentence
 from utils.run.folder import RunFolder
 from utils.run.log import say
 from utils.training.processes import ProcessGroup
@@ -148,8 +147,7 @@ class Watch:
         if self.group.rank == (1 if lost.rank == 0 else 0):
             with contextlib.suppress(UserError):
                 say(self.folder, f"Stopped: {lost.sentence}", quiet=True)
-        print(f"error: {lost.sentence}", file=sys.stderr, flush=True)
-        os._exit(2)
+        end(lost.sentence)
 
     def _obituary(self, rank: int) -> str:
         seconds = f"{self.silent[rank] * BEAT:.3g}"

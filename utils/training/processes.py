@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from torch import Tensor, distributed
 from adversarial.draws import seed_of
 from utils.config.sections import Config
 from utils.data.files import reason
-from utils.errors import UserError
+from utils.errors import UserError, end
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+GRACE = 5  # seconds after run.timeout in which PyTorch itself may say that processes did not come
 
 
 def start(config: Config) -> Accelerator:
@@ -29,25 +31,8 @@ def start(config: Config) -> Accelerator:
         make_deterministic()
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # Accelerate has no other option for it yet
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # channels_last: costs one copy
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"):
-        environment_number(name)
-    try:
-        accelerator = Accelerator(
-            cpu=config.run.device == "cpu",
-            mixed_precision="bf16" if config.train.precision == "bf16" else "no",
-            # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's
-            # running statistics are each process's own, and the first one's are saved.
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-                # The microsecond: Accelerate drops its own default of 600 seconds, and gloo's is 1800.
-                InitProcessGroupKwargs(timeout=timedelta(seconds=config.run.timeout, microseconds=1)),
-            ],
-        )
-    except (ValueError, distributed.DistError) as error:
-        raise UserError(
-            f"The processes could not be started ({reason(error)}): mend the environment's ACCELERATE_... variables "
-            "(true or false), RANK and WORLD_SIZE, or choose a free MASTER_PORT."
-        ) from error
+    check_environment()
+    accelerator = _met(config)
     if accelerator.distributed_type not in SUPPORTED:
         raise UserError(
             f"{accelerator.distributed_type.value} is not supported: it serves one network, and a game has two; "
@@ -61,6 +46,45 @@ def start(config: Config) -> Accelerator:
             f"{accelerator.num_processes} processes times train.accumulate={config.train.accumulate}."
         )
     return accelerator
+
+
+def _met(config: Config) -> Accelerator:
+    """The accelerator, once all processes have met.
+
+    Raises UserError where they do not. What answers at MASTER_PORT may be no process of the run, and PyTorch then waits
+    for ever: after run.timeout this process ends.
+    """
+    given = {name: os.environ.get(name, "not set") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+    advice = (
+        f"{', '.join(f'{name}={value}' for name, value in given.items())}: start WORLD_SIZE processes within "
+        f"run.timeout={config.run.timeout} seconds, all with the address of the one whose RANK is 0 and the same free "
+        "MASTER_PORT."
+    )
+    late = threading.Timer(config.run.timeout + GRACE, end, [f"The processes did not find each other; {advice}"])
+    late.daemon = True
+    if environment_number("WORLD_SIZE") > 1:
+        late.start()
+    try:
+        return Accelerator(
+            cpu=config.run.device == "cpu",
+            mixed_precision="bf16" if config.train.precision == "bf16" else "no",
+            kwargs_handlers=[
+                # Broadcasting buffers breaks a critic's second forward. Spectral norm's are equal anyway; BatchNorm's
+                # running statistics are each process's own, and the first one's are saved.
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                # The microsecond: Accelerate drops its own default of 600 seconds, and gloo's is 1800.
+                InitProcessGroupKwargs(timeout=timedelta(seconds=config.run.timeout, microseconds=1)),
+            ],
+        )
+    except distributed.DistError as error:
+        raise UserError(f"The processes did not find each other ({reason(error)}); {advice}") from error
+    except ValueError as error:
+        raise UserError(
+            f"The processes could not be started ({reason(error)}): mend the environment's ACCELERATE_... variables "
+            "(true or false), RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT."
+        ) from error
+    finally:
+        late.cancel()
 
 
 def check_world(processes: int, wanted: int) -> None:
@@ -83,6 +107,16 @@ def check_world(processes: int, wanted: int) -> None:
         raise UserError(
             f"srun started {tasks} tasks that do not know of each other: set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR "
             "and MASTER_PORT as scripts/slurm.sh does, or start one task a node."
+        )
+
+
+def check_environment() -> None:
+    """Raise UserError for variables of a launcher that are no numbers, or a rank that does not exist."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"):
+        environment_number(name)
+    if {"RANK", "WORLD_SIZE"} <= os.environ.keys() and environment_number("RANK") >= environment_number("WORLD_SIZE"):
+        raise UserError(
+            f"RANK={os.environ['RANK']} must be below WORLD_SIZE={os.environ['WORLD_SIZE']}: ranks begin at 0."
         )
 
 

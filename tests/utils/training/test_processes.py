@@ -1,5 +1,7 @@
 """The launcher and the config fit together, or it is said that they do not."""
 
+import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -185,3 +187,39 @@ def test_a_busy_port(config, monkeypatch):
     text = refusal(config)
     assert "failed to listen)" in text
     assert "free MASTER_PORT" in text
+
+
+@pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("1", "1")])
+def test_a_rank_that_does_not_exist(config, monkeypatch, rank, size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert refusal(config).startswith(f"RANK={rank} must be below WORLD_SIZE={size}")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_that_do_not_come_in_time(config, monkeypatch, rank):
+    """The first one waits for a second, and the second one for a first, which is not where MASTER_ADDR says."""
+    forget_accelerator()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    config.run.timeout = 1
+    text = refusal(config)
+    assert text.startswith("The processes did not find each other (")
+    assert f"RANK={rank}, WORLD_SIZE=2, MASTER_ADDR=127.0.0.1, MASTER_PORT={port}: start" in text
+    assert "run.timeout=1 seconds" in text
+
+
+def test_another_server_at_the_port(config, monkeypatch):
+    """It takes the connection and says nothing, and PyTorch waits for ever."""
+    said, ended = [], threading.Event()
+    monkeypatch.setattr(processes, "end", lambda sentence: said.append(sentence) or ended.set())
+    monkeypatch.setattr(processes, "GRACE", 0)
+    monkeypatch.setattr(processes, "Accelerator", lambda **options: ended.wait(30))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config.run.timeout = 1
+    processes._met(config)
+    assert said[0].startswith("The processes did not find each other; RANK=not set, WORLD_SIZE=2")
