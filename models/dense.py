@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from models.domain import CriticConfig
@@ -18,7 +18,7 @@ class Config(CriticConfig):
 
     name: str = "dense"  # family of networks: a key of models.FAMILIES
     width: Annotated[int, Ge(1)] = 50  # units in each layer of features
-    depth: Annotated[int, Ge(1)] = 1  # layers of features
+    depth: Annotated[int, Ge(1), Le(1000)] = 1  # layers of features
     activation: Literal["relu", "sigmoid", "tanh"] = "relu"  # after each layer: relu, sigmoid or tanh
 
 

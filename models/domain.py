@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -21,7 +21,7 @@ class CriticConfig:
     """Fields of ``model.*`` that all families for domain-adversarial games share."""
 
     critic_width: Annotated[int, Ge(1)] = 128  # units in each hidden layer of a critic
-    critic_depth: Annotated[int, Ge(0)] = 1  # hidden layers of a critic; 0: logistic regression on what it sees
+    critic_depth: Annotated[int, Ge(0), Le(1000)] = 1  # hidden layers of a critic; 0: logistic regression
     critic_norm: CriticNorm = "none"  # none, batch or spectral; batch cannot be played by update.rule=single_pass
 
 

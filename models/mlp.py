@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -17,7 +17,7 @@ class Config:
     name: str = "mlp"  # family of networks: a key of models.FAMILIES
     latent_dim: Annotated[int, Ge(1)] = 2  # length of the latent vector z
     width: Annotated[int, Ge(1)] = 128  # units in each hidden layer
-    depth: Annotated[int, Ge(1)] = 3  # hidden layers in each network
+    depth: Annotated[int, Ge(1), Le(1000)] = 3  # hidden layers in each network
 
 
 class Generator(nn.Module):

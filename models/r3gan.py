@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from models.resampling import Downsample, Upsample
@@ -29,7 +29,7 @@ class Config:
     name: str = "r3gan"  # family of networks: a key of models.FAMILIES
     latent_dim: Annotated[int, Ge(1)] = 64  # length of the latent vector z, and of the label's embedding
     widths: list[Annotated[int, Ge(1)]] = field(default_factory=lambda: [768] * 4)  # channels at 4, 8, 16, ... pixels
-    blocks: Annotated[int, Ge(1)] = 2  # residual blocks at each resolution
+    blocks: Annotated[int, Ge(1), Le(1000)] = 2  # residual blocks at each resolution
     expansion: Annotated[int, Ge(1)] = 2  # inside a block there are this many times as many channels
     group_width: Annotated[int, Ge(1)] = 16  # channels in a group of the 3x3 convolutions; 32 for ImageNet
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from models.domain import CriticConfig
@@ -26,7 +26,7 @@ class Config(CriticConfig):
     weights: str = "none"  # none, or ImageNet's as torchvision names them (DEFAULT, IMAGENET1K_V1): a download, cached
     width: Annotated[int, Ge(1)] = 256  # units of the bottleneck, which are the features
     critic_width: Annotated[int, Ge(1)] = 1024  # units in each hidden layer of a critic
-    critic_depth: Annotated[int, Ge(0)] = 2  # hidden layers of a critic; 0: logistic regression on what it sees
+    critic_depth: Annotated[int, Ge(0), Le(1000)] = 2  # hidden layers of a critic; 0: logistic regression
 
 
 class Features(nn.Module):

@@ -28,8 +28,8 @@ class Config:
 
     name: str = "stylegan2"  # family of networks: a key of models.FAMILIES
     latent_dim: Annotated[int, Ge(1)] = 512  # length of the latent vector z and of the style w
-    mapping_layers: Annotated[int, Ge(1)] = 8  # layers from z to w
-    label_layers: Annotated[int, Ge(1)] = 8  # layers from the label to what the critic's features are projected on
+    mapping_layers: Annotated[int, Ge(1), Le(1000)] = 8  # layers from z to w
+    label_layers: Annotated[int, Ge(1), Le(1000)] = 8  # layers from the label to what features are projected on
     channel_base: Annotated[int, Ge(1)] = 16384  # at R pixels there are channel_base / R channels ...
     channel_max: Annotated[int, Ge(1)] = 512  # ... but at most these
     mixing: Annotated[float, Ge(0), Le(1)] = 0.9  # training: share of samples with another latent for finer layers

@@ -50,7 +50,7 @@ def sentence(error: BaseException) -> str:
     said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+    if lacks_memory(error):
         asked = re.search(r"tried to allocate [\d.]+ \w+", said, re.IGNORECASE)
         return (
             f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make "
@@ -66,8 +66,16 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}. {TRACE}=1 before the command shows where."
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that something is too large for the memory, or for the 64 bits of a size."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
 TRACE = "FLIPSIDE_TRACE"  # environment variable: every error shows its stack trace
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_NO_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory",
+    "storage size calculation overflowed", "overflow when unpacking", "too large to convert", "cannot fit",
+)  # fmt: skip
 
 
 def run(main: Callable[[list[str]], int]) -> None:
@@ -89,8 +97,9 @@ def run(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its exit
         sys.exit(1)
-    except (UserError, OSError, EOFError, MemoryError, RuntimeError) as error:
-        if os.environ.get(TRACE) == "1":
+    except Exception as error:
+        expected = isinstance(error, UserError | OSError | EOFError | RuntimeError) or lacks_memory(error)
+        if not expected or os.environ.get(TRACE) == "1":
             raise
         if isinstance(error, LostProcessError):
             end(sentence(error))  # NCCL's clean-up may wait for the process that is lost

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from utils.errors import UserError, check_name, nearest, run, warn
 
@@ -159,3 +160,23 @@ def test_a_mistake_of_ours_keeps_its_stack_trace(monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(ZeroDivisionError):
         run(lambda arguments: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.empty(2**62, 2),
+        lambda: torch.empty(2**66),
+        lambda: torch.empty(2**50),
+        lambda: [0] * 2**60,
+        lambda: [0] * 2**70,
+        lambda: b"0" * 2**62,
+    ],
+)
+def test_what_fits_into_no_memory_is_a_sentence(monkeypatch, capsys, make):
+    """As PyTorch and Python say it of sizes with 64 bits and with more."""
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as caught:
+        run(lambda arguments: make() and 0)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: Not enough memory (")

@@ -142,6 +142,11 @@ def _check_generation(config: Config) -> None:
             "game.auxiliary has both players want the same class but opposite scores, which one backward pass cannot "
             "tell apart; use update.rule=simultaneous or update.rule=alternating."
         )
+    if config.train.batch_size % game.pack:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size} and must be a multiple of game.pack={game.pack}, samples "
+            "that the critic judges at once."
+        )
     if game.pack > 1 and game.conditional:
         raise UserError(
             f"game.pack={game.pack} gives several samples one score, and game.conditional=true gives each sample its "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ class ImageFiles(FittedImages):
     """Fields of ``data.*`` for image files."""
 
     root: str = "data"  # folder (or .zip file) that holds the images
-    workers: Annotated[int, Ge(0)] = 2  # loader processes for sets too large to hold decoded
+    workers: Annotated[int, Ge(0), Le(1024)] = 2  # loader processes for sets too large to hold decoded
     resident_gib: Annotated[float, Ge(0)] = 4.0  # sets whose pixels fit in this are kept on the device, others streamed
 
 

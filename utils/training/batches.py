@@ -1,5 +1,7 @@
 """The batches of every step: a function of (seed, step)."""
 
+import math
+import os
 from collections.abc import Iterator
 from itertools import count, repeat
 
@@ -26,8 +28,9 @@ def rounds(
     """Yield the ``update.critic_steps`` rounds of step ``start``, ``start + 1``, ... without end.
 
     ``rows`` are this process's rows of each global batch. Samples of a ``target`` domain are as many as of ``samples``,
-    without labels, and shuffled independently.
+    without labels, and shuffled independently. Raises UserError where a step's batches are larger than the memory.
     """
+    _check_memory(config, samples, rows)
     critic_steps, layout = config.update.critic_steps, memory_format(config)
     mirror = isinstance(config.data, Images) and config.data.mirror  # points and vectors have no mirror image
     ours = _stream(config, samples, "order", start, rows, device)
@@ -42,6 +45,20 @@ def rounds(
                 other = _prepared(other, draw, "mirror target", mirror, layout)
             drawn.append((Batch(x, label, other, attribute), draw))
         yield drawn
+
+
+def _check_memory(config: Config, samples: Samples, rows: slice) -> None:
+    """Raise UserError if the machine cannot hold a step's batches: to try may take for ever."""
+    size, steps = config.train.batch_size, config.update.critic_steps
+    # Real samples, fakes and the gradient of these; and the order, of all processes, in parts and as a whole.
+    held = 3 * len(range(size)[rows]) * math.prod(samples.shape) * torch.get_default_dtype().itemsize
+    needed = steps * (held + 2 * size * torch.int64.itemsize)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"The batches of a step need at least {needed / 2**30:.0f} GiB and this machine has {there / 2**30:.0f}: "
+            f"lower train.batch_size={size} or update.critic_steps={steps}."
+        )
 
 
 def _stream(

@@ -113,7 +113,13 @@ def test_the_largest_whole_numbers(empty):
 
 
 @pytest.mark.parametrize(
-    "text", ["run.threads=2147483648", "run.threads=4097", "penalty.clip=1e308", "penalty.clip=4e38"]
-)
+    "text",
+    [
+        "run.threads=2147483648", "run.threads=4097", "penalty.clip=1e308", "penalty.clip=4e38", "run.timeout=604801",
+        "data.name=folder data.workers=1025", "model.name=mlp model.depth=1001", "model.name=r3gan model.blocks=1001",
+        "model.name=stylegan2 model.mapping_layers=1001",
+        "game.name=adaptation data.name=moons model.name=dense model.critic_depth=1001",
+    ],
+)  # fmt: skip
 def test_what_torch_cannot_hold(empty, text):
-    assert "and must be at most" in refusal(empty, text)
+    assert "and must be at most" in refusal(empty, *text.split())
