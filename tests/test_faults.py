@@ -142,6 +142,38 @@ def test_a_full_disk_stops_the_run_and_the_previous_checkpoint_goes_on(tmp_path,
     assert fingerprint(tmp_path) == fingerprint(tmp_path / "whole")
 
 
+FILES_GONE = {
+    "handles": (lambda folder: allow_no_more_files(), "Too many open files", "ulimit -n"),
+    "folder": (lambda folder: shutil.rmtree(folder / "digits/tensorboard"), "No such file", "leave the folder in its"),
+}
+
+
+@pytest.mark.parametrize("what", FILES_GONE)
+def test_logs_that_cannot_be_opened_any_more_end_the_run_with_a_sentence(tmp_path, what):
+    """From step 8 on. TensorBoard writes in a thread, which must not show its trace; no checkpoint is lost."""
+    lose, said, advice = FILES_GONE[what]
+
+    def main() -> int:
+        once_saved(tmp_path, lambda: lose(tmp_path))
+        return run(tmp_path, "train.steps=10", "log.every=4", *STEADY)
+
+    assert in_a_process(main, tmp_path / "output.txt") == 2
+    output = (tmp_path / "output.txt").read_text()
+    assert "Traceback" not in output
+    (error,) = (line for line in output.splitlines() if line.startswith("error: "))
+    assert said in error
+    assert advice in error
+    assert checkpoints(tmp_path)[0] == "step-00000005"
+    assert run(tmp_path, "train.steps=10", *STEADY) == 0
+
+
+def allow_no_more_files() -> None:
+    """No file can be opened: the next handle is over the limit."""
+    handle = os.open(ROOT, os.O_RDONLY)
+    os.close(handle)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (handle, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 def test_a_folder_that_becomes_read_only_stops_the_run(whole):
     """Root may write anywhere, so the run is somebody else's."""
     folder = Path(tempfile.mkdtemp())

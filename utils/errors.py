@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -88,6 +89,7 @@ def run(main: Callable[[list[str]], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    threading.excepthook = _of_a_thread
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as scripts set it while they import
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -105,6 +107,12 @@ def run(main: Callable[[list[str]], int]) -> None:
             end(sentence(error))  # NCCL's clean-up may wait for the process that is lost
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _of_a_thread(of: threading.ExceptHookArgs) -> None:
+    """Show the trace of an error that ends a thread, but for files: TensorBoard's thread leaves it to its next call."""
+    if not isinstance(of.exc_value, OSError) or os.environ.get(TRACE) == "1":
+        threading.__excepthook__(of)
 
 
 def end(sentence: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """The log of a run: lines for people in ``log.txt``, records in ``metrics.jsonl``, curves for TensorBoard."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -124,9 +125,13 @@ def _writing(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        mend = {
+            errno.EMFILE: "allow the process more open files (ulimit -n)",
+            errno.ENOENT: "leave the folder in its place while the run writes there",
+        }
         raise UserError(
-            f"The logs in {folder.path} could not be written ({error}); make room, then run the same command: it goes "
-            "on from the last checkpoint."
+            f"The logs in {folder.path} could not be written ({error}); {mend.get(error.errno, 'make room')}, then run "
+            "the same command: it goes on from the last checkpoint."
         ) from error
 
 

@@ -161,9 +161,7 @@ def test_a_batch_may_be_larger_than_the_set(request, kind):
 @pytest.mark.parametrize("size", [{"batch_size": 10**12}, {"critic_steps": 10**12}, {"batch_size": 2**62}], ids=str)
 @pytest.mark.parametrize("kind", ["resident", "streamed"])
 def test_batches_that_no_memory_holds_are_refused_at_once(request, kind, size):
-    with pytest.raises(
-        UserError, match=r"need at least \d+ GiB .* has \d+: lower train.batch_size=\d+ or"
-    ):
+    with pytest.raises(UserError, match=r"need at least \d+ GiB .* has \d+: lower train.batch_size=\d+ or"):
         first(1, settings_of(**size), request.getfixturevalue(kind))
 
 
