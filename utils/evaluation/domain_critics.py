@@ -1,8 +1,8 @@
 """How well features hide a domain or an attribute from a critic.
 
 It is measured with the run's own critic and with a probe, a critic of the same size that is trained afresh on the
-features as they are. Where the run's own critic is at chance, the probe tells whether there is nothing to find or the
-critic has stopped learning.
+features as they are. A critic near chance is no fault: it is what the game is played for. Only the probe and the run's
+history can tell a critic that is beaten from one that never learned (``verdict``).
 """
 
 import copy
@@ -23,8 +23,10 @@ from utils.evaluation.records import Record, record
 from utils.evaluation.sampling import evaluating
 
 PROBE_STEPS, PROBE_BATCH, PROBE_RATE = 200, 64, 3e-3
-NEAR_CHANCE = 0.95  # a critic whose loss is above this share of ln K has learnt next to nothing
-TELLS_APART = 10.0  # per cent above chance: a probe that is right more often sees a difference
+WINDOW = 3  # evaluations that must agree on a verdict
+# Shares of the way from chance to always right: a critic below NEAR knows next to nothing, a probe above EASY sees a
+# difference easily, a critic above WON is hardly ever wrong.
+NEAR, EASY, WON = 0.2, 0.4, 0.8
 
 
 def domain_critic_records(
@@ -48,13 +50,14 @@ def domain_critic_records(
     conditional = critic_inputs(source)[0].condition is not None
     if objective.critic == CROSS_ENTROPY and not objective.pairs and not conditional:
         # Only such a critic has a loss of ln 2 at chance: MDD's is a second head over the classes.
-        note += f", loss {loss:.2f}{verdict(loss, 2, sum(probe_right) / 2)}"
+        note += f", loss {loss:.2f} (at chance {math.log(2):.2f})"
     common = {"higher_is_better": False, "split": "source validation, target training"}
+    chance = {} if conditional else {"chance": 50.0}
     return [
         record("proxy A-distance", distance, "", " of 2 (0: a linear classifier cannot tell the domains apart)",
                **common),
         record("critic accuracy", sum(right) / 2, "%", note, source=right[0], target=right[1], cross_entropy=loss,
-               **common),
+               **chance, **common),
         record("probe critic accuracy", sum(probe_right) / 2, "%", " of a critic trained afresh on the features",
                source=probe_right[0], target=probe_right[1], **common),
     ]  # fmt: skip
@@ -75,27 +78,51 @@ def attribute_critic_records(
     probe = fresh(critic)
     train_attribute_probe(probe, critic_inputs, *train)
     probe_right, _ = attribute_accuracy(probe, critic_inputs, *held_out)
-    note = f" on the attribute, loss {loss:.2f}{verdict(loss, critic.outputs, probe_right)}"
+    note = f" on the attribute, loss {loss:.2f} (at chance {math.log(critic.outputs):.2f})"
     common = {"higher_is_better": False, "split": "source validation"}
+    chance = 100 * float(held_out[1].bincount().max()) / len(held_out[1])  # always naming the most frequent attribute
     return [
-        record("critic accuracy", right, "%", note, loss=loss, **common),
+        record("critic accuracy", right, "%", note, loss=loss, chance=chance, **common),
         record("probe critic accuracy", probe_right, "%", " of a critic trained afresh on the features", **common),
     ]
 
 
-def verdict(loss: float, classes: int, probe_accuracy: float) -> str:
-    """What the run's critic has come to, given its ``loss`` over so many classes and a probe's accuracy (per cent).
+def verdict(history: list[Record]) -> str:
+    """What a run's critic has come to, by the records of its evaluations so far, the newest last.
 
-    A loss of ln K is that of a critic that knows nothing: the features hide everything, or it has stopped learning.
+    An evaluation counts when the critic has had as many steps since the one before that counts as a probe has in all.
+    It takes ``WINDOW`` of them, and they must agree; else "". Where features hide the domain from this critic, and not
+    from a fresh one, the game goes on and nothing is said.
     """
-    chance = math.log(classes)
-    if loss < NEAR_CHANCE * chance:
-        return f" (at chance {chance:.2f})"
-    if loss > 2 * chance:
-        return f", worse than chance ({chance:.2f}): overtaken; lower update.coefficient or optimizer.generator_lr"
-    if probe_accuracy > 100 / classes + TELLS_APART:
-        return f", at chance ({chance:.2f}): DEAD, for a fresh one sees a difference; raise optimizer.critic_lr"
-    return f", at chance ({chance:.2f}): beaten, for a fresh one sees no difference either"
+    own = {r["step"]: r for r in history if r["metric"] == "critic accuracy" and "chance" in r}
+    probe = {r["step"]: r for r in history if r["metric"] == "probe critic accuracy"}
+    steps = [0]
+    for step in own:
+        if step in probe and step - steps[-1] >= PROBE_STEPS:
+            steps.append(step)
+    steps = steps[1:]
+    if len(steps) < WINDOW:
+        return ""
+    chance = own[steps[-1]]["chance"]
+    near, easy, won = (chance + share * (100 - chance) for share in (NEAR, EASY, WON))
+    ever = [own[step]["value"] for step in steps]
+    recent, fresh_ones = ever[-WINDOW:], [probe[step]["value"] for step in steps[-WINDOW:]]
+    if max(ever) < near and min(fresh_ones) > easy:
+        return (
+            f"The critic has learned nothing: it is right on {recent[-1]:.0f} % (chance is {chance:.0f}), and a fresh "
+            f"one on {fresh_ones[-1]:.0f} %. Raise optimizer.critic_lr, or lower update.coefficient."
+        )
+    if max(recent) < near and max(fresh_ones) < near:
+        return (
+            f"The critic is beaten, as it should be: it is right on {recent[-1]:.0f} % (chance is {chance:.0f}), and a "
+            f"fresh one on {fresh_ones[-1]:.0f} %."
+        )
+    if min(recent) > won:
+        return (
+            f"The critic wins: it has been right on {min(recent):.0f} % or more (chance is {chance:.0f}) in the last "
+            f"{WINDOW} evaluations, so the features do not hide enough. Raise update.coefficient."
+        )
+    return ""
 
 
 def fresh(critic: Critics) -> Critics:

@@ -100,6 +100,8 @@ class Evaluator:
         self.log.metrics(step, [{**record, "weights": "ema"} for record in measured])
         for line in describe(measured):
             self.log.say(f"step {step}  {line}")
+        if verdict := self.task.verdict(self.config, [r for r in records(self.log.folder) if r["kind"] == "metric"]):
+            self.log.say(f"step {step}  {verdict}")
         self.saver.keep_if_best(step, measured)
         self.evaluated = step
         if not measured:

@@ -17,11 +17,13 @@ from utils.data.domains import Domains
 from utils.data.randomness import seeded
 from utils.data.samples import Samples
 from utils.errors import UserError
+from utils.evaluation.domain_critics import verdict
 from utils.evaluation.predictions import predict, prepared_batches, subset
+from utils.evaluation.records import Record
 from utils.paths import path_of
 from utils.tasks.checks import check_rule, refuse_options
 from utils.tasks.task import COLUMNS, COUNT, Pictures
-from utils.training import checkpoint
+from utils.training import checkpoint, values
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
 
@@ -97,6 +99,11 @@ class DomainTask:
         if len(data.shape) == 3:
             made["predictions"] = _captioned(players.average, data, options.count or COUNT, options.columns or COLUMNS)
         return made
+
+    def verdict(self, config: Config, measured: list[Record]) -> str:
+        # While λ is small the critic may well win, and features need not hide anything yet.
+        full = config.update.coefficient
+        return verdict([r for r in measured if full and values.coefficient_at(config, r["step"] - 1) >= full / 2])
 
 
 def build_critics(config: Config, recogniser: Recogniser, outputs: int) -> Critics:

@@ -135,6 +135,9 @@ class Generation:
             config.evaluate.samples, config.seed, folder,
         )  # fmt: skip
 
+    def verdict(self, config: Config, measured: list[Record]) -> str:
+        return ""  # no critic is trained afresh on images
+
 
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of what the critic judges at once."""

@@ -72,3 +72,7 @@ class Task(Protocol):
     def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
         """Records of the averaged generator side; empty where nothing can be measured."""
         ...
+
+    def verdict(self, config: Config, measured: list[Record]) -> str:
+        """What the metrics of a run so far, each with its ``step``, say about its critic; "" for nothing."""
+        ...

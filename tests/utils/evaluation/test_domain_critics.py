@@ -48,23 +48,12 @@ def critic_of(slope: float, offset: float) -> Critics:
     return critic
 
 
-def test_a_critic_that_misses_a_difference_is_called_dead():
+def test_the_loss_of_a_critic_is_told_beside_that_of_chance():
     record = records(critic_of(0.0, 0.0), far=5.0)["critic accuracy"]
-    assert "DEAD" in record["note"]
-    assert "optimizer.critic_lr" in record["note"]
+    assert record["note"].endswith(", loss 0.69 (at chance 0.69)")
     assert record["cross_entropy"] == pytest.approx(0.6931, abs=1e-3)  # log 2
-
-
-def test_a_critic_that_has_nothing_to_find_is_called_beaten():
-    note = records(critic_of(0.0, 0.0), far=0.0)["critic accuracy"]["note"]
-    assert "beaten" in note
-    assert "DEAD" not in note
-
-
-def test_a_critic_that_works_is_called_nothing():
+    assert record["chance"] == 50
     record = records(critic_of(-2.0, 10.0), far=5.0)["critic accuracy"]
-    assert "DEAD" not in record["note"]
-    assert "beaten" not in record["note"]
     assert record["value"] > 99
     assert record["cross_entropy"] < 0.1
 
@@ -75,9 +64,11 @@ def test_only_a_critic_that_learns_cross_entropy_has_a_loss_at_chance(objective,
 
 
 def test_a_second_head_has_no_loss_at_chance():
-    """MDD's critic: logits over the classes."""
+    """MDD's critic: logits over the classes, so that it has no chance of being right on the domain either."""
     critic = Critics(CriticConfig(critic_width=16), [2], 3)
-    assert "loss" not in records(critic, 5.0, method="mdd")["critic accuracy"]["note"]
+    record = records(critic, 5.0, method="mdd")["critic accuracy"]
+    assert "loss" not in record["note"]
+    assert "chance" not in record
 
 
 def test_accuracy_of_a_critic_is_told_by_side():
@@ -148,21 +139,81 @@ def test_what_is_said_of_critics_of_an_attribute():
     own, probe = attribute_critic_records(critic, features, attributes(5.0, 1), attributes(5.0, 2))
     assert not any(bool(parameter.any()) for parameter in critic.parameters()), "the probe is trained, not the critic"
     assert own["loss"] == pytest.approx(math.log(3))
-    assert own["value"] == pytest.approx(100 / 3)
-    assert "DEAD" in own["note"]
+    assert own["value"] == pytest.approx(100 / 3) == own["chance"]
     assert probe["value"] > 95
 
 
-@pytest.mark.parametrize(
-    ("share", "fresh", "word"), [(1.0, 90.0, "DEAD"), (1.0, 26.0, "beaten"), (0.5, 90.0, ""), (0.5, 26.0, "")]
-)
-def test_the_verdict_over_four_attributes_compares_with_their_chance(share, fresh, word):
-    """A critic that knows nothing pays log 4, and is right in 25 % of the cases."""
-    said = verdict(share * math.log(4), 4, fresh)
-    assert "1.39" in said
-    assert [w for w in ("DEAD", "beaten") if w in said] == ([word] if word else [])
+def test_chance_is_that_of_the_most_frequent_attribute():
+    critic = Critics(CriticConfig(critic_width=16), [2], 3)
+    prediction, attribute = attributes(5.0, 1)
+    attribute[100:150] = 0
+    own, _ = attribute_critic_records(critic, features, (prediction, attribute), (prediction, attribute))
+    assert own["chance"] == pytest.approx(100 * 150 / 300)
 
 
-def test_a_critic_that_is_worse_than_chance_is_called_overtaken():
-    assert "overtaken" in verdict(2.1 * math.log(2), 2, 90.0)
-    assert "overtaken" not in verdict(1.9 * math.log(2), 2, 90.0)
+# --- The verdict
+
+
+def history(*evaluations: tuple[float, float], chance: float = 50.0, every: int = 500) -> list[dict]:
+    """The records of evaluations at which the run's critic and a fresh one were right on so many per cent."""
+    found = []
+    for step, (own, fresh) in enumerate(evaluations, 1):
+        found.append({"metric": "critic accuracy", "value": own, "chance": chance, "step": step * every})
+        found.append({"metric": "probe critic accuracy", "value": fresh, "step": step * every})
+    return found
+
+
+LEARNED_NOTHING, BEATEN, WINS = "learned nothing", "is beaten, as it should be", "The critic wins"
+NOTHING = "nothing is said"
+HISTORIES = {
+    LEARNED_NOTHING: [
+        [(50, 100)] * 3,
+        [(37, 80), (37, 75), (36, 71)],  # the features mislead it
+    ],
+    BEATEN: [
+        [(50, 51)] * 3,
+        [(95, 99), (80, 90), (55, 58), (48, 52), (51, 49)],  # it took a while
+    ],
+    WINS: [
+        [(95, 99)] * 3,
+        [(50, 99), (91, 99), (93, 99), (99, 99)],
+    ],
+    NOTHING: [
+        [],
+        [(50, 100)],
+        [(50, 100)] * 2,
+        [(67, 92), (66, 92), (57, 95)],  # a game that goes on
+        [(90, 92), (52, 95), (55, 92), (51, 95)],  # it had learned: features hide from this one alone
+        [(50, 100), (50, 100), (50, 65)],  # features that come closer
+        [(50, 51), (50, 75), (50, 51)],  # one evaluation does not agree
+        [(95, 99), (80, 99), (95, 99)],
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("want", "evaluations"), [(word, each) for word, of in HISTORIES.items() for each in of])
+def test_the_verdict_on_a_history(want, evaluations):
+    said = verdict(history(*evaluations))
+    assert [word for word in (LEARNED_NOTHING, BEATEN, WINS) if word in said] == [want] * (want != NOTHING)
+    assert ("optimizer.critic_lr" in said) == (want == LEARNED_NOTHING)
+    assert ("update.coefficient" in said) == (want in (LEARNED_NOTHING, WINS))
+
+
+def test_the_verdict_waits_until_the_critic_had_as_many_steps_as_a_fresh_one():
+    """A fresh one has 200: evaluations at every step count from the 200th on, every 200 steps."""
+    longest = history(*[(50, 100)] * 600, every=1)
+    assert verdict(longest[:-2]) == ""
+    assert LEARNED_NOTHING in verdict(longest)
+
+
+@pytest.mark.parametrize(("own", "fresh", "want"), [(30, 60, LEARNED_NOTHING), (30, 35, BEATEN), (90, 95, WINS)])
+def test_the_verdict_over_four_attributes_compares_with_their_chance(own, fresh, want):
+    assert want in verdict(history(*[(own, fresh)] * 3, chance=25.0))
+
+
+def test_a_history_without_chances_says_nothing():
+    """That of MDD's critics, or of a version that did not record them."""
+    found = history(*[(50, 100)] * 3)
+    for record in found:
+        record.pop("chance", None)
+    assert verdict(found) == ""

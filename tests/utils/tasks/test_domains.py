@@ -41,3 +41,29 @@ def test_invariance_needs_two_attributes():
     cfg = config.load(ROOT / "configs/moons.yaml", ["game.name=invariance", "penalty.r2=0"])
     with pytest.raises(UserError, match=r"data\.name=moons gives 0; join domains"):
         Invariance().load(cfg)
+
+
+def measured(every: int, count: int) -> list[dict]:
+    """Evaluations of a critic that knows nothing where a fresh one finds everything."""
+    found = []
+    for step in range(every, every * count + 1, every):
+        found.append({"metric": "critic accuracy", "value": 50.0, "chance": 50.0, "step": step})
+        found.append({"metric": "probe critic accuracy", "value": 100.0, "step": step})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "says_from"),
+    [
+        (["update.coefficient=6"], 600),
+        (["update.warmup=1000"], 1000),  # λ is at half of its value after step 500: 600, 800 and 1000 count
+        (["update.schedule=linear_growth"], 1600),  # over 2,000 steps: 1200, 1400 and 1600 count
+        (["update.coefficient=0"], None),
+        (["game.method=source_only"], None),
+    ],
+    ids=str,
+)
+def test_no_verdict_before_the_critic_is_played_against(words, says_from):
+    cfg = config.load(ROOT / "configs/moons.yaml", ["train.steps=2000", *words])
+    said = [200 * n for n in range(1, 11) if Adaptation().verdict(cfg, measured(200, n))]
+    assert said == ([] if says_from is None else list(range(says_from, 2001, 200)))
