@@ -1,164 +1,145 @@
-"""SIGKILL at random moments: does the same command, run again, end with the same bits?
+"""What a run survives: kills, hostile checkpoints, every value of every key, processes that differ.
 
-    python benchmarks/faults.py                         # 100 kills over all variants, about 4 minutes on 2 CPU cores
-    python benchmarks/faults.py --kills 4 --steps 40    # the short form that the tests run
+    python benchmarks/faults.py                 # about 15 minutes on 2 CPU cores; the same command again resumes
+    python benchmarks/faults.py --cases 2       # two cases of each kind
 
-Every variant of a digits run is trained once undisturbed, then again and again with a SIGKILL, until its share of the
-kills is used up; then it is let through. Three kills of four come up to a tenth of a second after a random one of the
-steps that are left, the fourth in the two seconds after the start. Loader workers outlive their run a little, as they
-would. The sha256 of every file of the last checkpoint must be those of the undisturbed run. Where there is a GPU the
-runs use it, with ``run.deterministic=true``. Prints a Markdown table; exit code 1 if any bit differs.
-``benchmarks/faults.md`` holds a committed one.
+The kinds are in ``tests/faults/``, one file each, which says what must hold. Each case runs in a process of its own,
+for at most five minutes. Results are kept in ``runs/faults/<seed>/results.jsonl``, and a case that has one is not tried
+again: remove that folder to begin anew. Prints a Markdown table and the cases that failed; exit code 1 if there are
+any. ``benchmarks/faults.md`` holds a committed one.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
-import random
+import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a forked process cannot use CUDA after the parent has asked for it
 
-import train
+from tests.faults import checkpoints, moments, processes, values, writes
 from utils import errors
-from utils.data.image_sets import digit_splits
 
-SAVED_EVERY = 3  # steps
-VARIANTS = {
-    "single pass, R1, 0 workers": [],
-    "single pass, R1 + R2, 2 workers": [
-        "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1", "data.workers=2",
-    ],
-    "simultaneous, critic with BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch", "penalty.r1=0"],
-    "single pass, ADA": ["augment.name=ada", "augment.images=4000", "augment.target=0"],
-    "alternating, 2 critic steps, spectral norm, 2 workers": [
-        "update.rule=alternating", "update.critic_steps=2", "model.critic_norm=spectral", "game.objective=hinge",
-        "data.workers=2",
-    ],
-}  # fmt: skip
+KINDS = {
+    f"SIGKILL at random moments, {moments.KILLS} a run": moments.cases,
+    "SIGKILL at the n-th write, for every n": writes.cases,
+    "checkpoints of hostile content, whole by their sums": checkpoints.cases,
+    "values of every key, trained for two steps": values.cases,
+    "two processes with one difference": processes.cases,
+}
+SECONDS = 300  # that a case may take
 
 
 def main(arguments: list[str]) -> int:
-    """Parse the command line, kill, compare, print the table."""
+    """Parse the command line, try the cases, print the table."""
     options = parser().parse_args(arguments)
-    moments = random.Random(options.seed)
-    names = [name for name in VARIANTS if options.only in name]
-    print("| variant | kills | steps begun anew from | same sha256 |\n|---|---:|---|---|")
-    failed = False
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=options.kills, disable=None, unit="kill") as bar:
-        images = write_images(Path(folder) / "images")
-        for i, name in enumerate(names):
-            share = options.kills // len(names) + (i < options.kills % len(names))
-            words = [*command(options.steps, images), *VARIANTS[name]]
-            begins, same = tried(Path(folder) / str(i), words, share, moments, bar)
-            tqdm.write(f"| {name} | {len(begins)} | {', '.join(map(str, begins))} | {'yes' if same else '**no**'} |")
-            failed |= not same
+    folder = options.folder / str(options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = read(folder / "results.jsonl")
+    print("| kind | cases | tried | held | failed |\n|---|---:|---:|---:|---:|", flush=True)
+    failed = []
+    for number, (kind, cases_of) in enumerate(KINDS.items()):
+        shared = folder / f"shared-{number}"
+        shared.mkdir(exist_ok=True)
+        cases = quietly(lambda: cases_of(shared, options.seed))  # noqa: B023
+        for name in tqdm(spread(cases, options.cases), desc=kind, disable=None):
+            if (kind, name) not in results:
+                results[kind, name] = failure(cases[name])
+                write(folder / "results.jsonl", kind, name, results[kind, name])
+        tried = {name: why for (of, name), why in results.items() if of == kind}
+        bad = [(name, why) for name, why in tried.items() if why]
+        print(f"| {kind} | {len(cases)} | {len(tried)} | {len(tried) - len(bad)} | {len(bad)} |", flush=True)
+        failed += bad
+    print(*(f"- `{name}`: {why}" for name, why in failed), sep="\n")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     print(f"\n{device}, Python {platform.python_version()}, torch {torch.__version__}, seed {options.seed}.")
-    return int(failed)
+    return int(bool(failed))
 
 
-def command(steps: int, images: Path) -> list[str]:
-    """The command line of a small digits run that saves all the time."""
-    # On GPUs the bits are promised for augmentations alone that move no pixels about.
-    on_gpu = ["run.deterministic=true", "augment.policy=[colour]"]
-    device = on_gpu if torch.cuda.is_available() else ["run.device=cpu"]
-    return [
-        *device, "data.name=folder", f"data.root={images}", "data.resident_gib=0", "data.workers=0", "run.name=digits",
-        f"train.steps={steps}", f"checkpoint.every={SAVED_EVERY}", "log.every=10", "sample.every=10", "sample.count=16",
-        "model.generator_width=8", "model.critic_width=8", "train.batch_size=32",
-    ]  # fmt: skip
+def spread(names: Iterable[str], most: int) -> list[str]:
+    """At most so many of the names, evenly spread over all of them."""
+    names = list(names)
+    count = min(most, len(names))
+    return [names[i * len(names) // count] for i in range(count)]
 
 
-def tried(folder: Path, words: list[str], kills: int, moments: random.Random, bar: tqdm) -> tuple[list[int], bool]:
-    """The steps from which the killed runs had to go on, and whether the last one has the undisturbed run's bits."""
-    wait(start([*words, f"run.dir={folder}/whole"]))
-    steps, killed, begins = last_step(folder / "whole"), [*words, f"run.dir={folder}/killed"], []
-    for _ in range(kills):
-        process = start(killed)
-        sleep(folder / "killed", steps, moments)
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        begins.append(last_step(folder / "killed"))
-        if finished(folder / "killed"):
-            os.rename(folder / "killed", folder / f"done-{len(begins)}")  # killed so late that it had ended: once more
-        bar.update()
-    wait(start(killed))
-    ends = [path / "digits" for path in (*folder.glob("done-*"), folder / "killed")]
-    return begins, all(digests(end) == digests(folder / "whole/digits") for end in ends)
+def quietly(what: Callable[[], dict]) -> dict:
+    """What a function returns; its output goes nowhere."""
+    sys.stdout.flush()
+    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        return what()
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
 
 
-def sleep(run: Path, steps: int, moments: random.Random) -> None:
-    """Until a random moment of a run that has just been started."""
-    if moments.random() < 0.25:
-        time.sleep(moments.uniform(0, 2))
-        return
-    step = moments.uniform(last_step(run), steps)
-    while last_step(run) < step - SAVED_EVERY:
-        time.sleep(0.001)
-    time.sleep(moments.uniform(0, 0.1))
+def failure(case: Callable[[Path], None]) -> str:
+    """Why a case failed, in its last line; "" where it held. It runs in a process group of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        tqdm.set_lock(threading.RLock())  # its own is shared by processes: nobody would open it after a kill
+        output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        code = 1
+        try:
+            case(folder)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    deadline, ended, status = time.monotonic() + SECONDS, 0, 0
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    try:
+        if ended and status == 0:
+            return ""
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return f"not ended after {SECONDS} s"
+        return ([f"signal {status}", *(folder / "output.txt").read_text().splitlines()])[-1][:300]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def start(words: list[str]) -> int:
-    """Train in a forked process, which spares each run the seconds of importing PyTorch; its id."""
-    process = os.fork()
-    if process:
-        return process
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        os._exit(train.main(words))
+def read(path: Path) -> dict[tuple[str, str], str]:
+    """The results so far: why each case of each kind failed, "" where it held."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may have cut the last one
+    return {(result["kind"], result["case"]): result["failed"] for result in found}
 
 
-def wait(process: int) -> None:
-    """Raise RuntimeError unless the process ends well."""
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if code:
-        raise RuntimeError(f"A run that nobody disturbed ended with code {code}.")
-
-
-def last_step(folder: Path) -> int:
-    """The step of a run's newest checkpoint; 0 without one."""
-    steps = [int(path.name.removeprefix("step-")) for path in (folder / "digits/checkpoints").glob("step-*")]
-    return max(steps, default=0)
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
-    metrics = folder / "digits/metrics.jsonl"
-    return metrics.is_file() and '"finished"' in metrics.read_text()
-
-
-def digests(run: Path) -> dict[str, str]:
-    """The sha256 of every file of a run's last checkpoint."""
-    manifest = json.loads((run / f"checkpoints/step-{last_step(run.parent):08d}/manifest.json").read_text())
-    return {name: entry["sha256"] for name, entry in manifest.items()}
-
-
-def write_images(folder: Path) -> Path:
-    """The training digits as PNG files, for runs that stream them."""
-    folder.mkdir()
-    for i, image in enumerate(digit_splits()[0][0]):
-        tv.to_pil_image(image).save(folder / f"{i:04d}.png")
-    return folder
+def write(path: Path, kind: str, name: str, failed: str) -> None:
+    """Add a result."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"kind": kind, "case": name, "failed": failed}) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    words = argparse.ArgumentParser(description="Kill runs at random moments and compare the bits at their end.")
-    words.add_argument("--kills", type=int, default=100, help="over all variants (default: 100)")
-    words.add_argument("--steps", type=int, default=300, help="length of a run (default: 300)")
-    words.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    words.add_argument("--only", default="", help="variants whose names contain this")
+    words = argparse.ArgumentParser(description="Try what goes wrong, and count what holds.")
+    words.add_argument("--cases", type=int, default=10**9, help="most cases of each kind (default: all)")
+    words.add_argument("--seed", type=int, default=0, help="of the moments and of the order (default: 0)")
+    words.add_argument("--folder", type=Path, default=Path("runs/faults"), help="of the results")
     return words
 
 
