@@ -22,11 +22,12 @@ from utils.training.processes import ProcessGroup
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "dcgan": ["model.generator_width=4", "model.critic_width=4"],
-    "resnet_gan": ["model.generator_width=2", "model.critic_width=2"],
+    "dcgan": ["sample.count=4", "model.generator_width=4", "model.critic_width=4"],
+    "resnet_gan": ["sample.count=4", "model.generator_width=2", "model.critic_width=2"],
     "mlp": ["model.width=8"],
-    "r3gan": ["model.widths=[8,8]", "model.group_width=4", "data.resolution=8"],
+    "r3gan": ["sample.count=4", "model.widths=[8,8]", "model.group_width=4", "data.resolution=8"],
     "stylegan2": [
+        "sample.count=4",
         "model.channel_max=4",
         "model.latent_dim=8",
         "model.mapping_layers=1",
@@ -42,7 +43,7 @@ TINY = {
         "data.resolution=32",
     ],
 }
-SMALL = ["train.batch_size=8", "sample.count=4", "evaluate.samples=32"]
+SMALL = ["train.batch_size=8", "evaluate.samples=32"]
 DEVICE = ["run.device=auto", "run.deterministic=true"] if torch.cuda.is_available() else ["run.device=cpu"]
 QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"]
 

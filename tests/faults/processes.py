@@ -4,6 +4,7 @@ and what is wrong is said.
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import train
@@ -25,9 +26,9 @@ def cases(folder: Path, seed: int) -> dict[str, Callable[[Path], None]]:
     others = [*MAY_DIFFER]
     for key in keys_of(config):
         if key not in (*LEFT_OUT, *PROCESS_KEYS):
-            others += [
-                f"{key}={value}" for value in values_of(hint_of(config, key)) if is_other(recipe, words, key, value)
-            ][:1]
+            own, values = value_of(config, key), values_of(hint_of(config, key))
+            valid = (value for value in values if given(recipe, words, key, value) not in (None, own))
+            others += [f"{key}={value}" for value in islice(valid, 1)]
     return {other: lambda own, other=other: agrees_or_ends(own, other) for other in others}
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from adversarial.domains import METHODS
-from utils.config import checks, fields
+from utils.config import checks, fields, idle
 from utils.config.reading import Loader, example, first_line, parse_overrides, read_file, whole_numbers
 from utils.config.sections import AdaptationConfig, Config, InvarianceConfig, kinds, named_sections
 from utils.errors import UserError, nearest, warn
@@ -53,6 +53,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         raise UserError(_cannot_be_read(recipe, error)) from None
     config.run.name = config.run.name or recipe.stem
     checks.check(config)
+    # The config.yaml of a run has what its recipe's bases gave, too, idle or not.
+    idle.check(config, _given([command_line] if _place_of(recipe) else [*files, command_line]))
     if isinstance(config.game, AdaptationConfig | InvarianceConfig) and METHODS[config.game.method].baseline:
         config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     return config
@@ -95,6 +97,17 @@ def _place_of(recipe: Path) -> list[Source]:
 def _missing_recipe(path: Path) -> str:
     recipes = [str(p) for p in path.parent.glob("*.yaml")] or [str(p) for p in DEFAULT_RECIPE.parent.glob("*.yaml")]
     return f"There is no config {path}; {nearest(str(path), sorted(recipes))}."
+
+
+def _given(sources: list[Source]) -> dict[str, int]:
+    """The number of the last source that gives a key, for each "section.key" and "section.key.entry" that is given."""
+    last = {}
+    for number, (_, content) in enumerate(sources):
+        for section, keys in OmegaConf.to_container(content).items():
+            for key, value in keys.items() if isinstance(keys, dict) else ():
+                entries = [f"{section}.{key}.{entry}" for entry in value] if isinstance(value, dict) else []
+                last |= dict.fromkeys([f"{section}.{key}", *entries], number)
+    return last
 
 
 # --- Sections whose keys depend on their name

@@ -174,7 +174,7 @@ def test_refused_overrides(empty, overrides, words):
 
 @pytest.mark.parametrize("best", ["auto", "none", *GAMES["generation"].metrics])
 def test_metrics_by_which_the_best_model_may_be_chosen(empty, best):
-    assert load(empty, [f"checkpoint.best={best}"]).checkpoint.best == best
+    assert load(empty, ["evaluate.every=5", f"checkpoint.best={best}"]).checkpoint.best == best
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,12 @@ def test_an_epsilon_that_would_divide_by_zero(empty, value):
     [
         "train.steps=1", "train.steps=null", "train.batch_size=1", "update.coefficient=0", "penalty.r1=0",
         "optimizer.critic_lr=0", "ema.half_life=0", "ema.ramp_up=0", "sample.every=0", "evaluate.every=0",
-        "checkpoint.keep=2", "optimizer.betas=[0,0]",  "augment.p=1", "augment.target=-1",
+        "checkpoint.keep=2", "optimizer.betas=[0,0]", "augment.name=scheduled augment.p=1",
+        "augment.name=ada augment.target=-1",
     ],
 )  # fmt: skip
 def test_the_edge_of_a_range_is_in_it(empty, override):
-    load(empty, [override])
+    load(empty, override.split())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -38,7 +38,7 @@ def test_later_files_and_then_overrides_win(write):
 
 
 def test_paces_of_penalties_are_inherited_one_by_one(write):
-    write("penalty: {every: {r1: 16, path: 4}}\n", "a.yaml")
+    write("penalty: {r1: 1, path: 1, gp: 1, every: {r1: 16, path: 4}}\n", "a.yaml")
     config = load(write("base: a.yaml\npenalty: {every: {r1: 8}}\n"), ["penalty.every.gp=2"])
     assert config.penalty.every == {"r1": 8, "path": 4, "gp": 2}
 
@@ -118,7 +118,7 @@ def test_a_missing_recipe_in_a_folder_without_any_names_those_of_the_house(tmp_p
     ids=lambda x: x if isinstance(x, str) else repr(x),
 )
 def test_an_override(empty, override, key, value):
-    got = value_of(load(empty, [override]), key)
+    got = value_of(load(empty, ["penalty.r1=1", "penalty.path=1", "penalty.gp=1", override]), key)
     assert got == value
     assert type(got) is type(value)
 

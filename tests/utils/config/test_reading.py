@@ -101,8 +101,8 @@ def test_a_whole_number_in_any_notation(empty, write, key, text):
 
 
 def test_whole_numbers_in_lists_and_maps(empty):
-    assert load(empty, ["penalty.every={r1: 1e1}"]).penalty.every == {"r1": 10}
-    assert load(empty, ["penalty.every.r1=1e1"]).penalty.every == {"r1": 10}
+    assert load(empty, ["penalty.r1=1", "penalty.every={r1: 1e1}"]).penalty.every == {"r1": 10}
+    assert load(empty, ["penalty.r1=1", "penalty.every.r1=1e1"]).penalty.every == {"r1": 10}
     assert load(empty, ["model.name=resnet_gan", "model.attention=[1.6e1]"]).model.attention == [16]
 
 
