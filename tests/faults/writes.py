@@ -4,6 +4,7 @@ import builtins
 import io
 import itertools
 import os
+import shutil
 import signal
 import threading
 import time
@@ -44,8 +45,10 @@ class Steps(Scripted):
 def cases(folder: Path, seed: int) -> dict[str, Callable[[Path], None]]:
     """Every write of the run."""
     whole = folder / "whole"
-    whole.mkdir(exist_ok=True)
-    in_a_process(lambda: (whole / "writes").write_text(str(writes(whole))))
+    if not (whole / "writes").is_file():
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        in_a_process(lambda: (whole / "writes").write_text(str(writes(whole))))
     count, wanted = int((whole / "writes").read_text()), left(whole)
     return {f"write {n} of {count}": lambda own, n=n: survives(own, n, wanted) for n in range(1, count + 1)}
 

@@ -163,6 +163,25 @@ def test_failed_download(tmp_path, monkeypatch):
     )
 
 
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def test_a_cifar10_of_another_md5_is_not_unpickled(tmp_path):
+    batches = tmp_path / "cifar-10-batches-py"
+    batches.mkdir()
+    for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch", "batches.meta"):
+        (batches / name).write_bytes(pickle.dumps(Malicious(tmp_path / "executed")))
+    refused_set(TorchvisionSet("cifar10", root=str(tmp_path), resolution=32))
+    assert not (tmp_path / "executed").exists()
+
+
 def test_cifar10(tmp_path, monkeypatch):
     """A miniature of the real files, with torchvision's table of md5 sums switched off."""
     monkeypatch.setattr(torchvision_datasets.CIFAR10, "_check_integrity", lambda self: True)
