@@ -51,6 +51,8 @@ def main(arguments: list[str]) -> int:
     print("| kind | cases | tried | held | failed |\n|---|---:|---:|---:|---:|", flush=True)
     failed = []
     for number, (kind, cases_of) in enumerate(KINDS.items()):
+        if options.only not in kind:
+            continue
         shared = folder / f"shared-{number}"
         shared.mkdir(exist_ok=True)
         cases = quietly(lambda: cases_of(shared, options.seed))  # noqa: B023
@@ -138,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Try what goes wrong, and count what holds.")
     words.add_argument("--cases", type=int, default=10**9, help="most cases of each kind (default: all)")
+    words.add_argument("--only", default="", help="kinds whose names contain this")
     words.add_argument("--seed", type=int, default=0, help="of the moments and of the order (default: 0)")
     words.add_argument("--folder", type=Path, default=Path("runs/faults"), help="of the results")
     return words

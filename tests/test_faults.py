@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from benchmarks import faults
 from tests.conftest import forget_accelerator
 from tests.runs import ROOT, at_step, fingerprint, run, signal_at
 from utils.errors import NotFiniteError, UserError
@@ -34,13 +35,26 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "digits/checkpoints").iterdir())
 
 
-def test_one_case_of_each_kind_of_fault_holds(tmp_path):
-    """The short form of the benchmark, in a process without threads; a second command has nothing left to try."""
-    command = [sys.executable, str(ROOT / "benchmarks/faults.py"), "--cases=1", f"--folder={tmp_path}"]
+def test_kills_at_random_moments_do_not_change_a_bit(tmp_path):
+    """The short form of the benchmark: two variants, one of them with workers that decode images ahead."""
+    command = [sys.executable, str(ROOT / "benchmarks/faults.py"), "--cases=2", "--only=random", f"--folder={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert done.stdout.count("| 1 | 1 | 0 |") == 5
-    assert len((tmp_path / "0/results.jsonl").read_text().splitlines()) == 5
+    assert "| 10 | 2 | 2 | 0 |" in done.stdout
+    assert "2 workers" in (tmp_path / "0/results.jsonl").read_text()
+
+
+def test_the_benchmark_tells_what_failed_and_tries_nothing_twice(tmp_path, monkeypatch, capsys):
+    def cases(folder: Path, seed: int) -> dict[str, Callable[[Path], None]]:
+        return {"good": lambda own: (tmp_path / "tried").open("a").write("x"), "bad": lambda own: Path("/none").stat()}
+
+    monkeypatch.setattr(faults, "KINDS", {"a kind": cases})
+    for _ in range(2):
+        assert faults.main([f"--folder={tmp_path}"]) == 1
+        output = capsys.readouterr().out
+        assert "| a kind | 2 | 2 | 1 | 1 |" in output
+        assert "- `bad`: FileNotFoundError" in output
+    assert (tmp_path / "tried").read_text() == "x"
 
 
 # --- Files that the disk has lost or changed

@@ -25,10 +25,10 @@ SAVED_EVERY = 3  # steps
 RUNS = 2  # of each variant
 VARIANTS = {
     "single pass, R1, 0 workers": [],
+    "simultaneous, critic with BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch", "penalty.r1=0"],
     "single pass, R1 + R2, 2 workers": [
         "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1", "data.workers=2",
     ],
-    "simultaneous, critic with BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch", "penalty.r1=0"],
     "single pass, ADA": ["augment.name=ada", "augment.images=4000", "augment.target=0"],
     "alternating, 2 critic steps, spectral norm, 2 workers": [
         "update.rule=alternating", "update.critic_steps=2", "model.critic_norm=spectral", "game.objective=hinge",
@@ -43,8 +43,8 @@ def cases(folder: Path, seed: int) -> dict[str, Callable[[Path], None]]:
     if not images.is_dir():
         write_images(images)
     found = {}
-    for i in range(RUNS):
-        for variant, words in VARIANTS.items():
+    for variant, words in VARIANTS.items():
+        for i in range(RUNS):
             moments = random.Random(f"{seed} {variant} {i}")
             whole = folder / variant.replace(" ", "-")
             found[f"{variant}: run {i + 1}"] = lambda own, words=words, whole=whole, moments=moments: survives(

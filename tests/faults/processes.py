@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import train
-from tests.faults.values import LEFT_OUT, hint_of, values_of
+from tests.faults.values import LEFT_OUT, NONSENSE, hint_of, values_of
 from tests.launch import Launch
 from tests.runs import arguments
 from tests.utils.config.configs import keys_of, value_of
@@ -26,7 +26,7 @@ def cases(folder: Path, seed: int) -> dict[str, Callable[[Path], None]]:
     others = [*MAY_DIFFER]
     for key in keys_of(config):
         if key not in (*LEFT_OUT, *PROCESS_KEYS):
-            own, values = value_of(config, key), values_of(hint_of(config, key))
+            own, values = value_of(config, key), [v for v in values_of(hint_of(config, key)) if v not in NONSENSE]
             valid = (value for value in values if given(recipe, words, key, value) not in (None, own))
             others += [f"{key}={value}" for value in islice(valid, 1)]
     return {other: lambda own, other=other: agrees_or_ends(own, other) for other in others}

@@ -26,6 +26,7 @@ LEFT_OUT = {
     "run.name", "run.dir", "run.threads", "data.root", "data.photos", "data.download", "data.workers", "data.source",
     "data.target", "train.steps", "train.compile", "data.name", "model.name", "game.name",
 }  # fmt: skip
+NONSENSE = ("null", "x", "", "[]", "{a: 1}")
 BASES = {
     "digits, dcgan": ("digits", "dcgan", []),
     "digits, resnet_gan": ("digits", "resnet_gan", ["model.name=resnet_gan"]),
@@ -72,7 +73,7 @@ def hint_of(config: Config, key: str) -> Any:
 
 def values_of(hint: Any) -> Iterator[str]:
     """Values for a key of that type, as a command line has them: valid ones, its bounds, beyond, nonsense."""
-    yield from ("null", "x", "", "[]", "{a: 1}")
+    yield from NONSENSE
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (option for option in get_args(hint) if option is not type(None))
     hint, *constraints = get_args(hint) if get_origin(hint) is Annotated else (hint,)
