@@ -1,7 +1,7 @@
 """What a run survives: kills, hostile checkpoints, every value of every key, processes that differ.
 
-    python benchmarks/faults.py                 # about 15 minutes on 2 CPU cores; the same command again resumes
-    python benchmarks/faults.py --cases 2       # two cases of each kind
+    python benchmarks/faults.py                 # all cases; the same command again resumes
+    python benchmarks/faults.py --cases 2       # two cases of each kind: minutes
 
 The kinds are in ``tests/faults/``, one file each, which says what must hold. Each case runs in a process of its own,
 for at most five minutes. Results are kept in ``runs/faults/<seed>/results.jsonl``, and a case that has one is not tried
@@ -104,7 +104,7 @@ def failure(case: Callable[[Path], None]) -> str:
             case(folder)
             code = 0
         except BaseException:
-            traceback.print_exc()
+            os.write(output, traceback.format_exc().encode())
         finally:
             os._exit(code)
     deadline, ended, status = time.monotonic() + SECONDS, 0, 0
