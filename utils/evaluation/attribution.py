@@ -69,5 +69,5 @@ ATTRIBUTIONS = {
     "gradient": gradient,
     "integrated gradients": integrated_gradients,
     "SmoothGrad": smoothgrad,
-    "guided": guided,
+    "guided backpropagation": guided,
 }

@@ -58,7 +58,7 @@ def test_smoothgrad_is_the_same_every_time():
 
 NOT_DIFFERENTIABLE = {
     "detached": (lambda x: quadratic(x.detach()), "no gradient by its input"),
-    "detached, weights of its own": (lambda x: quadratic(x.detach()) * torch.ones(2, requires_grad=True), "no gradient"),
+    "detached, with weights": (lambda x: quadratic(x.detach()) * torch.ones(2, requires_grad=True), "no gradient"),
     "without graph": (torch.no_grad()(quadratic), "no gradient by its input"),
     "infinite": (lambda x: (x + 1).sqrt().sum((1, 2, 3)), "NaN or infinite"),
 }  # fmt: skip
