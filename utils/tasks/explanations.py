@@ -125,7 +125,7 @@ def explain_generator(
 
     In float64, in which small singular values are right. Raises UserError if that takes too much memory.
     """
-    generator = copy.deepcopy(generator).double().eval()
+    generator = copy.deepcopy(generator).double().eval().requires_grad_(False)
     device = next(generator.parameters()).device
     z = latents(count, latent_dim, seed).to(device, torch.float64)
     label = every_class(count, classes)

@@ -2,51 +2,56 @@
 
 import json
 import math
-from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
-from adversarial.domains import METHODS
+from adversarial import gradients
+from adversarial.domains import METHODS, AdaptationGame
+from adversarial.games import Pair, packed
 from models import FAMILIES
-from tests.runs import SMALL, TINY
-from tests.test_recipes import RECIPES, random_images, random_pair
+from tests.runs import ROOT, SMALL, TINY, stand_in
+from tests.test_recipes import random_images, random_pair
 from utils.config import loading
-from utils.config.sections import GAMES, Config
+from utils.config.sections import GAMES
 from utils.data import datasets, domains
-from utils.data.points import Points
 from utils.errors import UserError
 from utils.evaluation import attribution
 from utils.evaluation.attribution import ATTRIBUTIONS
+from utils.evaluation.predictions import subset
 from utils.tasks import explanations
 from utils.tasks.explanations import explain_generator
 from utils.tasks.registry import task_of
 from utils.training.players import Players
 
+# One recipe for each family of networks and each way to be explained.
+CASES = {
+    "digits": [],
+    "cifar10_biggan": [],  # attention, spectral norm, classes
+    "cifar10_acgan": [],  # two scores
+    "cifar10_r3gan": [],
+    "cifar10_stylegan2": [],  # styles, a critic that couples samples
+    "stacked_mnist_pacgan": [],
+    "ring": ["game.conditional=true"],
+    "ring_pacgan": [],
+    "digit_patches": [],
+    "digit_cameras": [],
+    "office": [],
+    "vectors": [],
+    **{f"moons {name}": [f"game.method={name}"] for name in METHODS},
+}
+CASES["moons adda"].append("game.pretrained=x")
 
-def kind(config: Config) -> tuple:
-    """What decides how a run is explained."""
-    game, model = vars(config.game), vars(config.model)
-    of_game = (game.get("method"), game.get("conditional"), bool(game.get("auxiliary")), game.get("pack"))
-    of_model = (config.model.name, model.get("critic_norm"), bool(model.get("attention")), model.get("minibatch_std"))
-    return (config.game.name, *of_game, *of_model)
 
-
-KINDS = {kind(loading.load(recipe, [])): recipe for recipe in RECIPES}
-CASES = [pytest.param(recipe, [], id=recipe.stem) for recipe in KINDS.values()]
-MOONS, DIGITS = (next(path for path in RECIPES if path.stem == name) for name in ("moons", "digits"))
-CASES += [
-    pytest.param(MOONS, [f"game.method={name}", *(["game.pretrained=x"] if name == "adda" else [])], id=name)
-    for name in METHODS
-    if name != "dann"
-]
-RING = next(path for path in RECIPES if path.stem == "ring")
-CASES += [pytest.param(RING, ["game.conditional=true"], id="points with classes")]
+def recipe_of(case: str) -> Path:
+    return ROOT / f"configs/{case.partition(' ')[0]}.yaml"
 
 
 def test_the_cases_are_of_every_kind():
-    configs = [loading.load(case.values[0], case.values[1]) for case in CASES]
+    configs = [loading.load(recipe_of(case), overrides) for case, overrides in CASES.items()]
     assert {config.game.name for config in configs} == GAMES.keys()
     assert {config.model.name for config in configs} == FAMILIES.keys()
     assert {getattr(config.game, "method", None) for config in configs} >= METHODS.keys()
@@ -54,29 +59,20 @@ def test_the_cases_are_of_every_kind():
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """No files are read, and means are over few points."""
-    for name in ("images", "domain_folders", "vectors", "amazon_reviews"):
-        monkeypatch.setitem(domains.DOMAINS, name, random_pair_of(name))
-    for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
-        monkeypatch.setitem(datasets.DATASETS, name, random_images_of(name))
+    """No files are read, means are over two points, and pictures are small."""
+    for name in ("domain_folders", "vectors"):
+        monkeypatch.setitem(domains.DOMAINS, name, stand_in(domains.DOMAINS, name, random_pair))
+    for name in ("stacked_mnist", "cifar10"):
+        monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     monkeypatch.setattr(attribution, "STEPS", 2)
-    monkeypatch.setattr(explanations, "LATTICE", 4)
+    monkeypatch.setattr(Figure, "tight_layout", lambda figure: None)  # half the time of a picture
+    for name, value in (("LATTICE", 4), ("DIRECTIONS", 1), ("COLUMNS", 2)):
+        monkeypatch.setattr(explanations, name, value)
 
 
-def random_pair_of(name):
-    from tests.runs import stand_in
-
-    return stand_in(domains.DOMAINS, name, random_pair)
-
-
-def random_images_of(name):
-    from tests.runs import stand_in
-
-    return stand_in(datasets.DATASETS, name, random_images)
-
-
-def untrained(recipe, *overrides: str):
+def untrained(case: str, *overrides: str):
     """Config, task, data and players of a tiny run that has not begun."""
+    recipe = recipe_of(case)
     family = loading.load(recipe, []).model.name
     config = loading.load(recipe, [*TINY[family], *SMALL, "run.device=cpu", *overrides])
     task = task_of(config)
@@ -92,11 +88,11 @@ def check_picture(image: torch.Tensor) -> None:
     assert len(image.unique()) > 2  # something is drawn
 
 
-@pytest.mark.parametrize(("recipe", "overrides"), CASES)
-def test_every_kind_of_run_is_explained(recipe, overrides):
-    config, task, data, players = untrained(recipe, *overrides)
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_run_is_explained(case):
+    config, task, data, players = untrained(case, *CASES[case])
     before = {name: value.clone() for name, value in players.critic.state_dict().items()}
-    found = task.explain(config, players, data, 2, 0)
+    found = task.explain(config, players, data, 1, 0)
 
     generates = config.game.networks == "generator"
     outputs = ["critic", *([] if generates and not config.game.auxiliary else ["class"])]
@@ -109,7 +105,7 @@ def test_every_kind_of_run_is_explained(recipe, overrides):
     assert any(r["value"] > 0 for r in found.records)
     if generates:
         classes = data.classes if config.game.conditional else 0
-        jacobian = explain_generator(players.average, config.model.latent_dim, classes, data.shape, 2, 0, 16)
+        jacobian = explain_generator(players.average, config.model.latent_dim, classes, data.shape, 1, 0, 16)
         assert sorted(jacobian.pictures) == ["directions", "singular-values"][0 if len(data.shape) == 3 else 1 :]
         found = explanations.joined([found, jacobian])
     json.dumps(found.records, allow_nan=False)
@@ -119,3 +115,72 @@ def test_every_kind_of_run_is_explained(recipe, overrides):
     assert players.critic.training
     assert all(torch.equal(value, before[name]) for name, value in players.critic.state_dict().items())
     assert all(p.grad is None for network in (players.critic, players.generator) for p in network.parameters())
+
+
+# --- what is explained is what is meant ------------------------------------------------------------------------------
+
+
+class Linear(nn.Module):
+    """A generator whose Jacobian is known: the latent times a diagonal, as an image of one column."""
+
+    def __init__(self, *diagonal: float):
+        super().__init__()
+        self.diagonal = nn.Parameter(torch.tensor(diagonal))
+
+    def forward(self, latent, label=None):
+        return (self.diagonal * latent)[:, None, :, None]
+
+
+def test_a_generators_jacobian():
+    pictures, (condition, length) = explain_generator(Linear(4.0, 1.0, 0.5), 3, 0, (1, 3, 1), 2, 0, 16)
+    assert condition["value"] == pytest.approx(8)
+    assert condition["singular_values"] == [pytest.approx([4, 1, 0.5])] * 2
+    assert condition["space"] == "z"
+    assert length["value"] == pytest.approx(sum(length["values"]) / 2)
+    assert sorted(pictures) == ["directions", "singular-values"]
+
+
+def test_a_singular_jacobian_has_no_condition_number():
+    _, (condition, _) = explain_generator(Linear(1.0, 0.0), 2, 0, (1, 2, 1), 1, 0, 16)
+    assert condition["value"] is None
+    assert condition["singular_values"] == [[1, 0]]
+    json.dumps(condition, allow_nan=False)
+
+
+def test_a_jacobian_beyond_all_memory_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(gradients.os, "sysconf", lambda name: 4)  # 16 bytes
+    with pytest.raises(UserError, match=r"GiB, and .* smaller --chunk than 16") as caught:
+        explain_generator(Linear(1.0, 1.0), 2, 0, (1, 2, 1), 1, 0, 16)
+    assert "\n" not in str(caught.value)
+
+
+def critic_scores(found, side: str) -> list[float]:
+    """What is reported of the critic's score at the samples of a side."""
+    return next(r["scores"] for r in found.records if r["side"] == side and "class" not in r["output"])
+
+
+@pytest.mark.parametrize("case", ["moons layers", "moons mada", "moons mdd"])
+def test_the_critics_score_is_the_mean_of_what_the_game_judges(case):
+    config, task, data, players = untrained(case, *CASES[case])
+    found = task.explain(config, players, data, 3, 0)
+    critic_inputs = METHODS[config.game.method].critic_inputs
+    sides = critic_inputs(players.average(subset(data.validation, 3).x)[0])
+    pairs = [Pair(side, None) for side in sides]
+    AdaptationGame(nn.Identity(), players.critic.eval(), critic_inputs).judge(pairs)
+    want = torch.stack([pair.real.score for pair in pairs]).mean(0)
+    assert critic_scores(found, data.sides[0]) == pytest.approx(want.tolist(), rel=1e-5)
+
+
+def test_packs_have_one_score():
+    config, task, data, players = untrained("ring_pacgan")
+    found = task.explain(config, players, data, 5, 0)  # 2 whole packs
+    want = players.critic.eval()(packed(subset(data.train, 4).x, 2))
+    assert critic_scores(found, "real") == pytest.approx(want.tolist(), rel=1e-5)
+    assert found.records[0]["samples"] == 4
+
+
+def test_a_critic_that_is_not_differentiable_is_one_sentence(monkeypatch):
+    config, task, data, players = untrained("digits")
+    monkeypatch.setattr(players.critic, "score", lambda features, label: features.sum(1).round().sign().detach())
+    with pytest.raises(UserError, match="no gradient by its input"):
+        task.explain(config, players, data, 1, 0)
