@@ -89,7 +89,7 @@ def _maps(sides: list[Scored], found: list[dict[str, Tensor]]) -> Tensor:
 def _field(output: str, sides: list[Scored], found: list[dict[str, Tensor]], field: Score) -> Tensor:
     points = torch.cat([side.x for side in sides])
     low, high = points.min(0).values, points.max(0).values
-    margin = 0.2 * (high - low).max()
+    margin = 0.2 * (high - low).max().clamp(min=0.1)
     ends = zip((low - margin).tolist(), (high + margin).tolist(), strict=True)
     axes = [torch.linspace(*pair, LATTICE) for pair in ends]
     u, v = torch.meshgrid(*axes, indexing="xy")

@@ -1,0 +1,89 @@
+"""explain.py on finished runs, and the same pictures while a run trains."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+import explain
+from tests.runs import run
+from utils.errors import UserError
+from utils.evaluation.attribution import ATTRIBUTIONS
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of a generator that was explained on the way, and one of domains."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert run(folder, "explain.every=8", "explain.count=1") == 0
+    assert run(folder, recipe="configs/moons.yaml") == 0
+    return folder
+
+
+def test_what_is_written_is_said(finished, tmp_path, capsys):
+    assert explain.main([str(finished / "digits"), "--count", "2", "--out", str(tmp_path / "new")]) == 0
+    output = capsys.readouterr().out.splitlines()
+    names = [f"{name}-step-00000012-ema.png" for name in ("critic", "directions", "singular-values")]
+    assert sorted(output[:3]) == [str(tmp_path / "new" / name) for name in names]
+    assert all(Image.open(path).format == "PNG" for path in output[:3])
+    assert output[-2].startswith("condition number: ")
+    found = [json.loads(line) for line in (tmp_path / "new/records.jsonl").read_text().splitlines()]
+    assert len(found) == 2 * len(ATTRIBUTIONS) + 2 == len(output) - 3
+    assert all((record["step"], record["weights"], record["samples"]) == (12, "ema", 2) for record in found)
+
+
+def test_integrated_gradients_sum_to_the_change_of_the_score(finished, tmp_path):
+    assert explain.main([str(finished / "moons"), "--out", str(tmp_path)]) == 0
+    found = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    sums = [record for record in found if record["method"] == "integrated gradients"]
+    assert len(sums) == 4  # of class and domain, at source and target
+    for record in sums:  # sigmoid units, and rectified ones whose kinks the midpoint rule meets with 32 points
+        assert abs(record["missed"]) < 0.05 * record["samples"] * max(1, max(map(abs, record["scores"])))
+
+
+def test_weights_and_seed(finished, tmp_path):
+    """The seed is of the generated samples; last and averaged weights make different ones."""
+    options = {"ema": [], "raw": ["--weights", "raw"], "seed": ["--seed", "1"]}
+    scores = {}
+    for name, words in options.items():
+        assert explain.main([str(finished / "digits"), "--count", "1", "--out", str(tmp_path / name), *words]) == 0
+        found = [json.loads(line) for line in (tmp_path / name / "records.jsonl").read_text().splitlines()]
+        scores[name] = {record["side"]: record["scores"] for record in found if "side" in record}
+    assert scores["ema"]["real"] == scores["raw"]["real"] == scores["seed"]["real"]
+    assert scores["ema"]["generated"] not in (scores["raw"]["generated"], scores["seed"]["generated"])
+
+
+def test_pictures_while_it_trains(finished):
+    """Every 8 of 12 steps, and at the end; the critic's training goes on as without them."""
+    names = [f"critic-step-{step:08d}-ema.png" for step in (8, 12)]
+    assert sorted(path.name for path in (finished / "digits/explain").iterdir()) == names
+    (events,) = (finished / "digits/tensorboard").glob("events*")
+    assert events.read_bytes().count(b"explain/critic") == 2
+
+
+def test_wrong_input_is_one_sentence(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "config.yaml").write_text((finished / "digits/config.yaml").read_text())
+    for words, message in (
+        (["nowhere"], "not the folder of a run"),
+        ([str(tmp_path)], "holds no checkpoint yet"),
+        ([str(finished / "digits"), "--out", str(tmp_path / "file")], "which is no folder"),
+        ([str(finished / "digits"), "data.resolution=16", "data.fit=pad"], "shape"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            explain.main(words)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_critic_is_one_sentence(finished, tmp_path):
+    """As somebody might publish it: only what makes samples."""
+    shutil.copytree(finished / "digits", tmp_path / "run")
+    for folder in (tmp_path / "run/checkpoints").iterdir():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["critic.safetensors"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "critic.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds no critic\.safetensors") as caught:
+        explain.main([str(tmp_path / "run")])
+    assert "\n" not in str(caught.value)
