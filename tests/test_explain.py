@@ -4,12 +4,21 @@ import json
 import shutil
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import explain
-from tests.runs import run
+from tests.runs import assert_close, networks, run
 from utils.errors import UserError
 from utils.evaluation.attribution import ATTRIBUTIONS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick():
+    """Layouts cost half the time of a picture."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "tight_layout", lambda figure: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +64,14 @@ def test_weights_and_seed(finished, tmp_path):
 
 
 def test_pictures_while_it_trains(finished):
-    """Every 8 of 12 steps, and at the end; the critic's training goes on as without them."""
+    """Every 8 of 12 steps, and at the end; training goes on as without them."""
     names = [f"critic-step-{step:08d}-ema.png" for step in (8, 12)]
     assert sorted(path.name for path in (finished / "digits/explain").iterdir()) == names
     (events,) = (finished / "digits/tensorboard").glob("events*")
     assert events.read_bytes().count(b"explain/critic") == 2
+    assert run(finished, "run.name=plain", "sample.every=0") == 0
+    explained, plain = (networks(finished, 12, name) for name in ("digits", "plain"))
+    assert_close(explained, plain, 0)
 
 
 def test_wrong_input_is_one_sentence(finished, tmp_path):

@@ -192,30 +192,37 @@ def attributions(images: Tensor, captions: list[str], maps: dict[str, Tensor]) -
 
 def score_field(u: Tensor, v: Tensor, score: Tensor, clouds: dict[str, tuple[Tensor, Tensor]], title: str) -> Tensor:
     """Scores over a lattice of the plane (``u``, ``v``, ``score`` ``[H, W]``), and in it named points ``[N, 2]`` with
-    their gradients ``[N, 2]`` as arrows, all scaled alike: a uint8 picture ``[3, H, W]``.
+    their gradients ``[N, 2]`` as arrows, all scaled alike: a uint8 picture ``[3, H, W]``. White is a score of 0.
     """
+    from matplotlib.colors import CenteredNorm
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5.5), dpi=100)
     axes = figure.subplots()
-    filled = axes.contourf(u, v, score, levels=20, cmap="RdBu_r", alpha=0.6)
-    figure.colorbar(filled, label=title)
-    for (name, (points, gradients)), colour in zip(clouds.items(), ("tab:green", "black"), strict=False):
+    filled = axes.contourf(u, v, score, levels=20, cmap="RdBu_r", alpha=0.6, norm=CenteredNorm())
+    figure.colorbar(filled, label=title, shrink=0.7)
+    colours = []
+    for (name, (points, _)), colour in zip(clouds.items(), ("tab:green", "black"), strict=False):
         axes.scatter(*points.T, s=10, color=colour, label=name)
-        axes.quiver(*points.T, *gradients.T, color=colour, width=0.003)
+        colours += [colour] * len(points)
+    points, gradients = (torch.cat(parts) for parts in zip(*clouds.values(), strict=True))
+    axes.quiver(*points.T, *gradients.T, color=colours, width=0.003)  # one call: each has a scale of its own
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axes.set_aspect("equal")
     return _pixels(figure)
 
 
 def bars(rows: dict[str, tuple[list[str], Tensor]]) -> Tensor:
-    """A panel of named horizontal bars for each entry, the first at the top: a uint8 picture ``[3, H, W]``."""
+    """A panel of named horizontal bars for each entry, the first at the top, as long as the values are large, and red
+    for positive ones, blue for negative ones: a uint8 picture ``[3, H, W]``.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * len(rows), 4.5), dpi=100)
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, (title, (names, values)) in zip(panels, rows.items(), strict=True):
-        panel.barh(range(len(names)), values.numpy())
+        colours = ["tab:red" if value > 0 else "tab:blue" for value in values.tolist()]
+        panel.barh(range(len(names)), values.abs().numpy(), color=colours)
         panel.set_yticks(range(len(names)), names, fontsize=7)
         panel.invert_yaxis()
         panel.set_title(title, fontsize=9)

@@ -1,6 +1,7 @@
 """Explanations of a run's networks: which pixels or features a score hangs on, and what moves a generator's samples."""
 
 import copy
+import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def explain_score(name: str, output: str, sides: list[Scored], field: Score, net
         elif shape == (2,):
             picture = _field(output, sides, found, field)
         else:
-            picture = _features(sides, found)
+            picture = _features(found)
     return Explanation({name: picture}, records)
 
 
@@ -79,8 +80,9 @@ def _record(output: str, side: Scored, method: str, values: Tensor) -> Record:
 def _maps(sides: list[Scored], found: list[dict[str, Tensor]]) -> Tensor:
     captions = []
     for side in sides:
-        scores = side.score(side.x).repeat_interleave(len(side.x) // len(side.score(side.x)))  # one for a pack
-        captions += [f"{side.name}\n{value:.2f}" for value in scores.tolist()]
+        scores = side.score(side.x)
+        name = textwrap.fill(side.name, 14)  # about the width of an image
+        captions += [f"{name}\n{value:.2f}" for value in scores.repeat_interleave(len(side.x) // len(scores)).tolist()]
     maps = {method: torch.cat([values[method] for values in found]) for method in ATTRIBUTIONS}
     return pictures.attributions(torch.cat([side.x for side in sides]), captions, maps)
 
@@ -98,18 +100,21 @@ def _field(output: str, sides: list[Scored], found: list[dict[str, Tensor]], fie
     return pictures.score_field(u, v, score.cpu(), clouds, output)
 
 
-def _features(sides: list[Scored], found: list[dict[str, Tensor]]) -> Tensor:
-    """The features of which attributions are largest, over all sides, a panel for each way to attribute."""
+def _features(found: list[dict[str, Tensor]]) -> Tensor:
+    """The features with the largest attributions over all sides: their mean size, with the sign of their mean; a panel
+    for each way to attribute.
+    """
     rows = {}
     for method in ATTRIBUTIONS:
         values = torch.cat([side[method] for side in found])
         top = _top(values)
-        rows[method] = ([f"feature {i}" for i in top.tolist()], values.mean(0)[top].cpu())
+        signed = values.abs().mean(0) * values.mean(0).sign()
+        rows[method] = ([f"feature {i}" for i in top.tolist()], signed[top].cpu())
     return pictures.bars(rows)
 
 
 def _top(values: Tensor) -> Tensor:
-    """The indices of the features ``[N, D]`` with the largest mean size."""
+    """The indices of the features ``[N, D]`` with the largest mean size, the largest first."""
     return values.abs().mean(0).topk(min(TOP, values.shape[1])).indices
 
 
