@@ -138,11 +138,9 @@ class Generation:
         count = max(min(count, len(data.train)) // pack, 1) * pack
         train = subset(data.train, count)
         real = torch.cat(list(prepared_batches(train, device)))
-        labels = [None, None]
-        if config.game.conditional:
-            labels = [train.label.to(device), every_class(count, data.classes).to(device)]
+        label = train.label.to(device) if config.game.conditional else None  # as in the game, of both sides
         z = latents(count, config.model.latent_dim, seed)
-        fake = sample(players.average, z, None if labels[1] is None else labels[1].cpu()).to(device)
+        fake = sample(players.average, z, None if label is None else label.cpu()).to(device)
 
         def scores(x: Tensor, label: Tensor | None, output: int) -> Tensor:
             found = players.critic(packed(x, pack) if pack > 1 else x, label)
@@ -159,10 +157,8 @@ class Generation:
         outputs = {"critic": "critic's score", **({"class": "class's log-odds"} if config.game.auxiliary else {})}
         made = []
         for i, (name, output) in enumerate(outputs.items()):
-            sides = [
-                Scored(side, x, partial(scores, label=label, output=i))
-                for side, x, label in zip(("real", "generated"), (real, fake), labels, strict=True)
-            ]
+            score = partial(scores, label=label, output=i)
+            sides = [Scored("real", real, score), Scored("generated", fake, score)]
             made.append(explain_score(name, output, sides, partial(field, output=i), players.critic))
         return joined(made)
 
