@@ -69,7 +69,7 @@ def loop(
             recorder.write(done)
         with recorder.paused():  # saving and showing do not count as training time
             saves = due(cfg.checkpoint.every, done) or stopped or last
-            if saves or due(cfg.sample.every, done) or due(cfg.evaluate.every, done):
+            if saves or any(due(every, done) for every in (cfg.sample.every, cfg.evaluate.every, cfg.explain.every)):
                 recorder.check_finite()
             if saves:
                 saver.save(done)

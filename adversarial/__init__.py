@@ -12,4 +12,5 @@ whole script. Its modules, each knowing only those before it:
     accumulation   micro-batches                                       coupling    which critics a single pass serves
     probability    of augmentation, from step to step                  schedules   values over a run
     reversal       the plain gradient reversal layer                   compiled    slopes under torch.compile
+    gradients      guided backpropagation, products with Jacobians
 """

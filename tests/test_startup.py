@@ -49,6 +49,8 @@ COMMANDS = {
     "sample, no run": (["sample.py", "nowhere"], 2),
     "evaluate, help": (["evaluate.py", "--help"], 0),
     "evaluate, no run": (["evaluate.py", "nowhere"], 2),
+    "explain, help": (["explain.py", "--help"], 0),
+    "explain, no run": (["explain.py", "nowhere"], 2),
 }
 
 

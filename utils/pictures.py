@@ -162,6 +162,87 @@ def captioned(images: Tensor, captions: list[str], columns: int) -> Tensor:
     return _pixels(figure)
 
 
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def attributions(images: Tensor, captions: list[str], maps: dict[str, Tensor]) -> Tensor:
+    """Images ``[N, C, R, R]`` in [-1, 1] under their captions, and below each a row of every map ``[N, C, R, R]``: a
+    uint8 picture ``[3, H, W]``.
+
+    Maps are summed over channels: red is positive, blue negative, white 0; full colour is each one's own 99th
+    percentile.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.9 * len(images) + 0.6, 0.95 * (1 + len(maps)) + 0.4), dpi=100)
+    axes = figure.subplots(1 + len(maps), len(images), squeeze=False)
+    for panel in axes.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    for panel, image, caption in zip(axes[0], images.cpu(), captions, strict=True):
+        panel.imshow(((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+        panel.set_title(caption, fontsize=7, pad=2)
+    for row, (name, values) in zip(axes[1:], maps.items(), strict=True):
+        row[0].set_ylabel(name.replace(" ", "\n"), fontsize=7)
+        for panel, value in zip(row, values.sum(1).cpu(), strict=True):
+            limit = max(float(value.abs().flatten().quantile(0.99)), 1e-30)
+            panel.imshow(value.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    return _pixels(figure)
+
+
+def score_field(u: Tensor, v: Tensor, score: Tensor, clouds: dict[str, tuple[Tensor, Tensor]], title: str) -> Tensor:
+    """Scores over a lattice of the plane (``u``, ``v``, ``score`` ``[H, W]``), and in it named points ``[N, 2]`` with
+    their gradients ``[N, 2]`` as arrows, all scaled alike: a uint8 picture ``[3, H, W]``. White is a score of 0.
+    """
+    from matplotlib.colors import CenteredNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.5), dpi=100)
+    axes = figure.subplots()
+    filled = axes.contourf(u, v, score, levels=20, cmap="RdBu_r", alpha=0.6, norm=CenteredNorm())
+    figure.colorbar(filled, label=title, shrink=0.7)
+    colours = []
+    for (name, (points, _)), colour in zip(clouds.items(), ("tab:green", "black"), strict=False):
+        axes.scatter(*points.T, s=10, color=colour, label=name)
+        colours += [colour] * len(points)
+    points, gradients = (torch.cat(parts) for parts in zip(*clouds.values(), strict=True))
+    axes.quiver(*points.T, *gradients.T, color=colours, width=0.003)  # one call: each has a scale of its own
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    axes.set_aspect("equal")
+    return _pixels(figure)
+
+
+def bars(rows: dict[str, tuple[list[str], Tensor]]) -> Tensor:
+    """A panel of named horizontal bars for each entry, the first at the top, as long as the values are large, and red
+    for positive ones, blue for negative ones: a uint8 picture ``[3, H, W]``.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * len(rows), 4.5), dpi=100)
+    panels = figure.subplots(1, len(rows), squeeze=False)[0]
+    for panel, (title, (names, values)) in zip(panels, rows.items(), strict=True):
+        colours = ["tab:red" if value > 0 else "tab:blue" for value in values.tolist()]
+        panel.barh(range(len(names)), values.abs().numpy(), color=colours)
+        panel.set_yticks(range(len(names)), names, fontsize=7)
+        panel.invert_yaxis()
+        panel.set_title(title, fontsize=9)
+    return _pixels(figure)
+
+
+def spectra(values: Tensor) -> Tensor:
+    """Singular values ``[N, n]`` of N Jacobians, as lines over their rank: a uint8 picture ``[3, H, W]``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), dpi=100)
+    axes = figure.subplots()
+    axes.semilogy(range(1, values.shape[1] + 1), values.clamp(min=1e-30).T.numpy(), marker=".")
+    axes.set(xlabel="rank", ylabel="singular value", title="the generator's Jacobian, a line a sample")
+    return _pixels(figure)
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
 def _grid(images: Tensor, columns: int) -> Tensor:
     from torchvision.utils import make_grid
 

@@ -101,7 +101,7 @@ def test_the_method_serves_as_a_package_of_its_own():
         "sys.modules['flipside'] = module = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(module)\n"
         "from flipside.rules import RULES\n"
-        "from flipside import accumulation, compiled, coupling, domains, probability, reversal, schedules\n"
+        "from flipside import accumulation, compiled, coupling, domains, gradients, probability, reversal, schedules\n"
         "foreign = [name for name in sys.modules if name.partition('.')[0] in ('adversarial', 'models', 'utils')]\n"
         "print(sorted(RULES), foreign)\n"
     )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import evaluate
+import explain
 import sample
 import train
 from tests.runs import ROOT
@@ -62,8 +63,8 @@ def check_command(words: list[str], monkeypatch) -> None:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(train, "train", lambda config: 0)
         assert train.main(arguments) == 0
-    elif script in ("sample.py", "evaluate.py"):
-        command = {"sample.py": sample, "evaluate.py": evaluate}[script]
+    elif script in ("sample.py", "evaluate.py", "explain.py"):
+        command = {"sample.py": sample, "evaluate.py": evaluate, "explain.py": explain}[script]
         options = command.parser().parse_intermixed_args(arguments)
         assert options.run.startswith("runs/")
     else:

@@ -10,8 +10,8 @@ from utils.errors import UserError
 
 # What may change when a run is resumed. Everything else identifies the run.
 RUNTIME_KEYS = (
-    "run", "log", "guard", "sample", "evaluate", "checkpoint", "train.steps", "train.compile", "train.channels_last",
-    "train.accumulate",
+    "run", "log", "guard", "sample", "explain", "evaluate", "checkpoint", "train.steps", "train.compile",
+    "train.channels_last", "train.accumulate",
     "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
 )  # fmt: skip
 

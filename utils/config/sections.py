@@ -228,6 +228,14 @@ class SampleConfig:
 
 
 @dataclass
+class ExplainConfig:
+    """Fields of ``explain.*``: pictures of what the critic looks at, as ``explain.py`` makes them."""
+
+    every: NonNegativeInt = 0  # steps between such pictures, in explain/ and in TensorBoard; 0: none
+    count: PositiveInt = 6  # samples of each side in them
+
+
+@dataclass
 class EvaluateConfig:
     """Fields of ``evaluate.*``."""
 
@@ -263,6 +271,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

@@ -1,11 +1,14 @@
-"""Pictures and metrics of the average generator while it trains."""
+"""Pictures and metrics of the average generator, and what its critic looks at, while it trains."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from utils import pictures
 from utils.config.sections import Config
-from utils.errors import NotFiniteError
+from utils.errors import NotFiniteError, UserError
 from utils.evaluation.records import describe
 from utils.run.log import Log, records
 from utils.run.saver import Saver
@@ -19,6 +22,11 @@ def due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def uncompiled(config: Config) -> contextlib.AbstractContextManager:
+    """A block in which compiled networks run as they are written: they were compiled for training alone."""
+    return torch.compiler.set_stance("force_eager") if config.train.compile else contextlib.nullcontext()
+
+
 class Evaluator:
     """Draws and evaluates in the process that has a ``log``; the others only wait for it."""
 
@@ -29,20 +37,26 @@ class Evaluator:
         self.log, self.saver, self.stop = log, saver, stop
         self.drawn: int | None = None  # the step of the last picture
         self.evaluated: int | None = None  # the step of the last records
+        self.explained: int | None = None  # the step of the last explanation
 
     def show(self, step: int) -> bool:
-        """Draw and evaluate what is due after ``step``. False if a signal, in any process, asks the run to end."""
-        draw, evaluate = due(self.config.sample.every, step), due(self.config.evaluate.every, step)
-        if not draw and not evaluate:
-            return True
-        return self._show(step, draw, evaluate)
+        """Draw, evaluate and explain what is due after ``step``. False if a signal, in any process, asks the run to
+        end.
+        """
+        what = self._due(step)
+        return not any(what) or self._show(step, *what)
+
+    def _due(self, step: int) -> tuple[bool, bool, bool]:
+        """Whether to draw, to evaluate and to explain after ``step``."""
+        cfg = self.config
+        return tuple(due(every, step) for every in (cfg.sample.every, cfg.evaluate.every, cfg.explain.every))
 
     def catch_up(self, step: int) -> bool:
         """Redo what was due after ``step``, from which the run resumes, and was interrupted. False on a signal.
 
         What is there is not done again, neither here nor at the end of the run.
         """
-        draw = evaluate = False
+        draw = evaluate = explain = False
         if self.log and step > 0:
             if (image := pictures.load(self._picture(step))) is not None:
                 self.log.picture(step, self.task.picture_tag, image)
@@ -51,18 +65,21 @@ class Evaluator:
                 self.saver.keep_if_best(step, measured)  # a kill may have come between the records and the model
                 self.evaluated = step
             if step != self.config.train.steps:  # the last step's are drawn and evaluated at the end anyway
-                draw, evaluate = due(self.config.sample.every, step), due(self.config.evaluate.every, step)
-        return self._show(step, draw, evaluate)
+                draw, evaluate, explain = self._due(step)
+        return self._show(step, draw, evaluate, explain)
 
     def end(self, step: int) -> bool:
-        """Draw and evaluate after the last step. False if a signal interrupted it, in this process."""
-        return self._done(step, True, True)
+        """Draw, evaluate and, where ``explain.every`` asks for it at all, explain after the last step.
 
-    def _show(self, step: int, draw: bool, evaluate: bool) -> bool:
-        self._done(step, draw, evaluate)
+        False if a signal interrupted it, in this process.
+        """
+        return self._done(step, True, True, self.config.explain.every > 0)
+
+    def _show(self, step: int, draw: bool, evaluate: bool, explain: bool) -> bool:
+        self._done(step, draw, evaluate, explain)
         return not self.stop.received_by_now()  # asked by all processes, whatever each of them did
 
-    def _done(self, step: int, draw: bool, evaluate: bool) -> bool:
+    def _done(self, step: int, draw: bool, evaluate: bool, explain: bool) -> bool:
         """Whether it was not interrupted. Raises NotFiniteError in all processes, so that they roll back together."""
         interrupted, broken = False, None
         try:
@@ -70,6 +87,8 @@ class Evaluator:
                 self.draw(step)
             if evaluate:
                 self.evaluate(step)
+            if explain:
+                self.explain(step)
         except Interrupted:
             interrupted = True
         except NotFiniteError as error:
@@ -106,6 +125,25 @@ class Evaluator:
         self.evaluated = step
         if not measured:
             self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
+
+    def explain(self, step: int) -> None:
+        """Save pictures of what the networks look at, once a step. Raises Interrupted on a signal.
+
+        Where a score is not differentiable it says so, and the run goes on.
+        """
+        if not self.log or step == self.explained:
+            return
+        config, seed = self.config, self.config.seed
+        try:
+            with self.stop.interruptible(), uncompiled(config):
+                found = self.task.explain(config, self.players, self.data, config.explain.count, seed)
+        except UserError as error:
+            self.log.say(f"step {step}  Nothing is explained: {error}")
+            return
+        for name, image in found.pictures.items():
+            pictures.save(image, self.log.folder.explanations / f"{name}-step-{step:08d}-ema.png")
+            self.log.picture(step, f"explain/{name}", image)
+        self.explained = step
 
     def _picture(self, step: int) -> Path:
         return self.log.folder.samples / f"step-{step:08d}.png"

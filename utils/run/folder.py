@@ -69,6 +69,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def explanations(self) -> Path:
+        """Folder of PNG files and records of what networks look at."""
+        return self.path / "explain"
+
+    @property
     def log(self) -> Path:
         """Lines for people, with times."""
         return self.path / "log.txt"

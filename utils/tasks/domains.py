@@ -2,12 +2,16 @@
 
 import copy
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from adversarial.coupling import couples_samples
 from adversarial.domains import METHODS, Prediction
+from adversarial.games import Side
+from adversarial.objectives import log_odds
 from models import FAMILIES
 from models.domain import Critics, Recogniser, SplitRecogniser
 from utils import errors, pictures
@@ -22,7 +26,8 @@ from utils.evaluation.predictions import predict, prepared_batches, subset
 from utils.evaluation.records import Record
 from utils.paths import path_of
 from utils.tasks.checks import check_rule, refuse_options
-from utils.tasks.task import COLUMNS, COUNT, Pictures
+from utils.tasks.explanations import Scored, explain_score, joined
+from utils.tasks.task import COLUMNS, COUNT, Explanation, Pictures
 from utils.training import checkpoint, values
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
@@ -104,6 +109,63 @@ class DomainTask:
         # While λ is small the critic may well win, and features need not hide anything yet.
         full = config.update.coefficient
         return verdict([r for r in measured if full and values.coefficient_at(config, r["step"] - 1) >= full / 2])
+
+    def explain(self, config: Config, players: Players, data: Domains, count: int, seed: int) -> Explanation:
+        """Of the logit of the predicted class, and of the critics' scores: what tells the domains (or attributes)
+        apart. The samples are always the same ones, whatever the seed.
+        """
+        recogniser, critic = players.average, players.critic
+        device = next(recogniser.parameters()).device
+        hides_attribute = data.target is None  # invariance: the critics name an attribute, not a domain
+        critic_inputs = METHODS[config.game.method].critic_inputs
+
+        def of_target(x: Tensor) -> Prediction:
+            return recogniser(x)[-1]
+
+        def domain_score(network: Predict, attribute: Tensor | None, x: Tensor) -> Tensor:
+            return critics_score(critic, critic_inputs(network(x)), attribute)
+
+        def class_score(network: Predict, predicted: Tensor, x: Tensor) -> Tensor:
+            return network(x).logits.gather(1, predicted[:, None]).squeeze(1)
+
+        of_class, of_domain = [], []
+        domains = [(data.sides[0], data.validation, recogniser.predict_source)]
+        domains += [] if hides_attribute else [(data.sides[1], data.target, of_target)]
+        for name, samples, network in domains:
+            shown = subset(samples, count)
+            x = torch.cat(list(prepared_batches(shown, device)))
+            with torch.no_grad():
+                predicted = network(x).logits.argmax(1)
+            attribute = shown.attribute.to(device) if hides_attribute else None
+            of_class.append(Scored(name, x, partial(class_score, network, predicted)))
+            of_domain.append(Scored(name, x, partial(domain_score, network, attribute)))
+
+        def class_field(x: Tensor) -> Tensor:
+            return of_target(x).logits.max(1).values
+
+        def domain_field(x: Tensor) -> Tensor:
+            first = torch.zeros(len(x), dtype=torch.int64, device=device) if hides_attribute else None
+            return domain_score(of_target, first, x)
+
+        what = "log-odds of the attribute" if hides_attribute else "critics' score"
+        return joined([
+            explain_score("class", "logit of the predicted class", of_class, class_field, recogniser),
+            explain_score("critic", what, of_domain, domain_field, critic),
+        ])  # fmt: skip
+
+
+Predict = Callable[[Tensor], Prediction]
+
+
+def critics_score(critic: Critics, sides: list[Side], attribute: Tensor | None = None) -> Tensor:
+    """The mean score ``[N]`` of all critics; where they give logits, the log-odds of the ``attribute`` ``[N]`` or of
+    the class that the method conditions on.
+    """
+    found = []
+    for side, score in zip(sides, critic(*(side.samples for side in sides)), strict=True):
+        condition = side.condition if attribute is None else attribute
+        found.append(score if condition is None else log_odds(score, condition))
+    return torch.stack(found).mean(0)
 
 
 def build_critics(config: Config, recogniser: Recogniser, outputs: int) -> Critics:

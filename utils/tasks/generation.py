@@ -3,6 +3,7 @@
 import math
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from adversarial.augmentation import augmentation, resamples
 from adversarial.coupling import couples_samples
 from adversarial.draws import Draw
-from adversarial.games import Game, GenerationGame, Side
+from adversarial.games import Game, GenerationGame, Side, packed
 from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
@@ -25,10 +26,12 @@ from utils.data.samples import DataSet
 from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
+from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record
 from utils.evaluation.sampling import every_class, latents, sample
 from utils.tasks.checks import check_rule, judges_in_one_call, refuse_options
-from utils.tasks.task import COLUMNS, COUNT, Pictures
+from utils.tasks.explanations import Scored, explain_score, joined
+from utils.tasks.task import COLUMNS, COUNT, Explanation, Pictures
 from utils.training.players import Players, wrapped
 from utils.training.state import RunState, Sizes
 
@@ -128,6 +131,36 @@ class Generation:
         centres = None if modes is None else modes.centres
         name = "interpolation" if options.interpolate else "grid"
         return {name: pictures.picture(samples, columns, centres)}
+
+    def explain(self, config: Config, players: Players, data: DataSet, count: int, seed: int) -> Explanation:
+        """Of the critic's score, and where the critic names classes (AC-GAN) of the log-odds of the sample's own."""
+        pack, device = config.game.pack, next(players.critic.parameters()).device
+        count = max(min(count, len(data.train)) // pack, 1) * pack
+        train = subset(data.train, count)
+        real = torch.cat(list(prepared_batches(train, device)))
+        label = train.label.to(device) if config.game.conditional else None  # as in the game, of both sides
+        z = latents(count, config.model.latent_dim, seed)
+        fake = sample(players.average, z, None if label is None else label.cpu()).to(device)
+
+        def scores(x: Tensor, label: Tensor | None, output: int) -> Tensor:
+            found = players.critic(packed(x, pack) if pack > 1 else x, label)
+            return found.reshape(len(found), -1)[:, output]
+
+        def field(points: Tensor, output: int) -> Tensor:
+            """Mean over classes, and in packs with the same real samples everywhere."""
+            mates = real[: pack - 1].flatten().expand(len(points), -1)
+            x = torch.cat([points, mates], dim=1).reshape(-1, *data.shape)
+            classes = range(data.classes) if config.game.conditional else [None]
+            of_class = [None if k is None else torch.full((len(x),), k, device=device) for k in classes]
+            return torch.stack([scores(x, label, output) for label in of_class]).mean(0)
+
+        outputs = {"critic": "critic's score", **({"class": "class's log-odds"} if config.game.auxiliary else {})}
+        made = []
+        for i, (name, output) in enumerate(outputs.items()):
+            score = partial(scores, label=label, output=i)
+            sides = [Scored("real", real, score), Scored("generated", fake, score)]
+            made.append(explain_score(name, output, sides, partial(field, output=i), players.critic))
+        return joined(made)
 
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
         return evaluation.evaluate(

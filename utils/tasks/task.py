@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -15,6 +15,13 @@ from utils.training.state import RunState, Sizes
 
 Pictures = dict[str, Tensor]  # uint8 [3, H, W] by name
 COUNT, COLUMNS = 64, 8  # what sample.py draws unless its options say otherwise
+
+
+class Explanation(NamedTuple):
+    """What was found out about networks, to look at and in numbers."""
+
+    pictures: Pictures
+    records: list[Record]
 
 
 class Task(Protocol):
@@ -66,6 +73,13 @@ class Task(Protocol):
         ``state`` is the checkpoint's.
 
         Raises UserError for options that do not fit the run.
+        """
+        ...
+
+    def explain(self, config: Config, players: Players, data: Any, count: int, seed: int) -> Explanation:
+        """Which pixels or features the scores of the run's networks hang on, at ``count`` samples of either side.
+
+        Raises UserError where a score is not differentiable.
         """
         ...
 

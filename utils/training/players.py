@@ -78,7 +78,9 @@ class Players:
         device = "cuda" if torch.cuda.is_available() and config.run.device != "cpu" else "cpu"
         players = cls.build(config, *networks(config, saved.state.sizes), torch.device(device))
         for name, ours in players.networks().items():
-            theirs = saved.tensors.get(name, {})
+            if name not in saved.tensors:
+                raise UserError(f"{saved.path} holds no {name}.safetensors: take a checkpoint as training wrote it.")
+            theirs = saved.tensors[name]
             for key, value in theirs.items():  # a run in float64 is looked at in float32
                 if value.is_floating_point() and key in ours and ours[key].is_floating_point():
                     theirs[key] = value.to(ours[key].dtype)

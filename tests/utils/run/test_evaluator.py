@@ -1,10 +1,13 @@
 """Pictures and evaluations on the way: when they are due, and which are redone on resumption."""
 
 import pytest
+import torch
 
 from tests.utils.run.scripted import scripted
+from utils.errors import UserError
 from utils.run.evaluator import due
 from utils.run.log import records
+from utils.tasks.task import Explanation
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,38 @@ def test_a_signal_ends_it_before_anything_is_drawn(run):
         assert not evaluator.show(6)
         assert evaluator.show(1)  # nothing is due: the loop asks by itself
     assert shown(run) == ([], [])
+
+
+def explained(run) -> list[str]:
+    return sorted(path.name for path in run.folder.explanations.glob("*"))
+
+
+def test_explanations_are_made_when_due_and_redone_on_resumption(run):
+    run.config.explain.every = 3
+    run.task.explain = lambda *_: Explanation({"critic": torch.zeros(3, 4, 4, dtype=torch.uint8)}, [])
+    with run.begun(0) as (_, _, evaluator):
+        assert all(evaluator.show(step) for step in range(1, 5))
+        assert explained(run) == ["critic-step-00000003-ema.png"]
+    with run.begun(6) as (_, _, evaluator):
+        assert evaluator.catch_up(6)
+    assert explained(run) == [f"critic-step-0000000{step}-ema.png" for step in (3, 6)]
+
+
+def test_explanations_are_made_at_the_end_only_if_asked_for(run):
+    run.task.explain = lambda *_: Explanation({"critic": torch.zeros(3, 4, 4, dtype=torch.uint8)}, [])
+    for every, names in ((0, []), (7, ["critic-step-00000006-ema.png"])):
+        run.config.explain.every = every
+        with run.begun(6) as (_, _, evaluator):
+            assert evaluator.end(6)
+        assert explained(run) == names
+
+
+def test_a_score_without_gradient_is_said_and_ends_nothing(run):
+    def explain(*_):
+        raise UserError("The score has no gradient.")
+
+    run.config.explain.every, run.task.explain = 1, explain
+    with run.begun(0) as (_, _, evaluator):
+        assert evaluator.show(1)
+    assert "step 1  Nothing is explained: The score has no gradient." in run.folder.log.read_text()
+    assert explained(run) == []
