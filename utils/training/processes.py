@@ -227,7 +227,14 @@ def own_rows(config: Config, accelerator: Accelerator) -> slice:
 
 def seed_layers(config: Config, step: int) -> None:
     """Make what layers draw in training mode, such as dropout, a function of the step (and of the process)."""
-    torch.manual_seed(seed_of(config.seed, "layers", step, PartialState().process_index))
+    process = PartialState()
+    seed = seed_of(config.seed, "layers", step, process.process_index)
+    # Not torch.manual_seed, which seeds every kind of device there might be and takes a hundred times as long.
+    torch.default_generator.manual_seed(seed)
+    if process.device.type == "cuda":
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+    elif process.device.type != "cpu":
+        torch.get_device_module(process.device).manual_seed(seed)
 
 
 def memory_format(config: Config) -> torch.memory_format:

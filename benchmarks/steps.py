@@ -1,0 +1,215 @@
+"""What a training step costs beside other people's loops, and what of it is spent outside the networks.
+
+    python benchmarks/steps.py                                  # every case, on the GPU if there is one
+    python benchmarks/steps.py --only moons ring --threads 1 --rounds 40
+    python benchmarks/steps.py --compile --only dcgan32
+
+Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
+own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
+the loops of ``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a
+single pass on ready-made tensors. All have the same networks, layout, optimisers and data (noise of the recipe's size).
+On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import train
+from adversarial.domains import METHODS
+from benchmarks import peers
+from utils.config import loading
+from utils.config.sections import Config
+from utils.data.samples import Resident
+from utils.run.recorder import Recorder
+from utils.tasks.registry import task_of
+from utils.training import optimizers, processes
+from utils.training.players import Players
+from utils.training.processes import ProcessGroup
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = 2048  # in the made-up data
+ALONE = "networks alone"
+RULES = {
+    "single pass": ["update.rule=single_pass"],
+    "simultaneous": ["update.rule=simultaneous"],
+    "alternating, reused fakes": ["update.rule=alternating", "update.reuse_fakes=true"],
+    "alternating, fresh fakes": ["update.rule=alternating"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe with some keys changed, the shape and classes of its samples, and the loops to compare with."""
+
+    recipe: str
+    shape: tuple[int, ...]
+    loops: dict[str, Callable[[peers.Loop], None]]
+    changes: list[str] = field(default_factory=list)
+    classes: int = 0
+
+
+GAN_LOOPS = {"textbook": peers.textbook, "two-stage": peers.two_stage, "one-stage": peers.one_stage}
+CASES = {
+    "moons": Case("moons", (2,), {"by hand": peers.domains_by_hand}, classes=2),
+    "moons, DANN": Case(
+        "moons", (2,), {"plain DANN": peers.dann}, ["penalty.r1=0", "penalty.r2=0", "game.objective=minimax"], classes=2
+    ),
+    "LeNet, DANN": Case("mnist_usps", (1, 28, 28), {"plain DANN": peers.dann}, ["update.schedule=constant"], classes=10),
+    "ring": Case("ring", (2,), {"by hand": peers.shared_slope, "two-stage": peers.two_stage}),
+    "digits": Case("digits", (1, 8, 8), GAN_LOOPS),
+    "DCGAN-32": Case(
+        "cifar10_dcgan", (3, 32, 32), GAN_LOOPS, ["model.critic_norm=none", "train.batch_size=32"]
+    ),
+    "SNGAN-32": Case(
+        "cifar10_sngan", (3, 32, 32), {"two-stage": peers.two_stage, "one-stage": peers.one_stage},
+        ["model.generator_width=32", "model.critic_width=32", "update.critic_steps=1", "train.batch_size=8"],
+    ),
+    "R3GAN-32": Case(
+        "cifar10_r3gan", (3, 32, 32), {"by hand": peers.shared_slope, "two-stage": peers.two_stage},
+        ["game.conditional=false", "augment.name=none", "burn_in.augment_p=null", "model.widths=[64,64,64,64]", "train.precision=no",
+         "train.batch_size=16"],
+    ),
+}  # fmt: skip
+
+
+class Ours:
+    """A run of ``train.py`` without its folder, one step at a time."""
+
+    def __init__(self, case: Case, options: argparse.Namespace, rule: list[str]):
+        device = ["run.device=cpu"] if options.device == "cpu" else []
+        words = [*case.changes, *rule, *device, f"train.compile={str(options.compile).lower()}", "data.mirror=false"]
+        recipe = ROOT / f"configs/{case.recipe}.yaml"
+        words = words if len(case.shape) == 3 else words[:-1]  # points have no mirror image
+        self.config: Config = loading.load(recipe, words)
+        self.config.run.threads = 0
+        accelerator = processes.start(self.config)
+        self.data, task = made_up(case), task_of(self.config)
+        networks = task.networks(self.config, task.sizes(self.data))
+        self.players = Players.build(self.config, *networks, accelerator.device)
+        self.game = task.game(self.config, self.players, self.data, accelerator)
+        self.feed = train.feed_of(self.config, self.data, accelerator, 0)
+        self.recorder = Recorder(self.config, task, self.players, None, ProcessGroup(accelerator), 0)
+        self.done = 0
+
+    def __call__(self) -> None:
+        train.train_step(self.config, self.game, self.players, next(self.feed), self.recorder, self.done)
+        self.done += 1
+        if self.done % self.config.log.every == 0:
+            self.recorder.write(self.done)
+
+
+class Theirs:
+    """One of the loops of ``peers``."""
+
+    def __init__(self, case: Case, options: argparse.Namespace, step: Callable[[peers.Loop], None]):
+        ours = Ours(case, options, [])
+        config, self.step = ours.config, step
+        device = next(ours.players.generator.parameters()).device
+        data = [None if x is None else x.to(device) for x in (ours.data.train.x, ours.data.train.label)]
+        target = None if ours.data.target is None else ours.data.target.x.to(device)
+        self.loop = peers.Loop(
+            ours.game.generator, ours.game.critic, ours.players.optimizers, *data, target, config.train.batch_size,
+            getattr(config.model, "latent_dim", 0), peers.LOSSES.get(config.game.objective), config.penalty.r1,
+            config.penalty.r2, config.update.coefficient,
+        )  # fmt: skip
+
+    def __call__(self) -> None:
+        self.step(self.loop)
+
+
+def made_up(case: Case) -> SimpleNamespace:
+    """Noise of the case's size, as ``train`` knows data."""
+    draw = torch.Generator().manual_seed(0)
+    train, target = (noise(case.shape, draw) for _ in range(2))
+    label = torch.randint(case.classes, (SAMPLES,), generator=draw) if case.classes else None
+    target = Resident(target, None) if case.classes else None
+    return SimpleNamespace(
+        name="noise", shape=case.shape, classes=case.classes, train=Resident(train, label), target=target
+    )
+
+
+def noise(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
+    """uint8 images or float points."""
+    if len(shape) == 3:
+        return torch.randint(256, (SAMPLES, *shape), generator=draw, dtype=torch.uint8)
+    return torch.randn(SAMPLES, *shape, generator=draw)
+
+
+def contestants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """All steps of a case by name, ready to be called."""
+    domains = case.classes > 0
+    rules = {"single pass": RULES["single pass"]} if domains else RULES
+    ours = {name: Ours(case, options, rule) for name, rule in rules.items()}
+    loops = {name: Theirs(case, options, step) for name, step in {**case.loops, ALONE: peers.networks_alone}.items()}
+    return {**ours, **loops}
+
+
+def seconds(step: Callable[[], None], steps: int, device: str) -> float:
+    """Mean seconds of a step: of CPU time, or on a GPU of wall time."""
+    clock, wait = (time.perf_counter, torch.cuda.synchronize) if device == "cuda" else (time.process_time, lambda: None)
+    wait()
+    begin = clock()
+    for _ in range(steps):
+        step()
+    wait()
+    return (clock() - begin) / steps
+
+
+def measured(case: Case, options: argparse.Namespace, what: str) -> dict[str, list[float]]:
+    """Seconds of a step in every round, by contestant."""
+    steps = contestants(case, options)
+    for step in steps.values():  # warm-up
+        seconds(step, 3, options.device)
+    slowest = max(seconds(step, 2, options.device) for step in steps.values())
+    count = max(1, round(options.seconds / slowest / 4))  # a turn takes a fair part of a second
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in tqdm(range(options.rounds), desc=what, disable=None):
+        for name, step in steps.items():
+            times[name].append(seconds(step, count, options.device))
+    return times
+
+
+def row(what: str, threads: int, times: dict[str, list[float]]) -> list[str]:
+    """Table lines: median time of each contestant, and its ratio to our single pass."""
+    base, lines = times["single pass"], []
+    for name, taken in times.items():
+        ratios = [a / b for a, b in zip(base, taken, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        lines.append(
+            f"| {what} | {threads} | {name} | {1e3 * statistics.median(taken):.3f} | {middle:.3f} ({low:.3f} to {high:.3f}) |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measure and print."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    words.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
+    words.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
+    words.add_argument("--compile", action="store_true", help="torch.compile both networks")
+    words.add_argument("--rounds", type=int, default=15)
+    words.add_argument("--seconds", type=float, default=0.5, help="of the slowest contestant in a turn")
+    options = words.parse_args()
+    print("| case | threads | step | ms | single pass / it |\n|---|---:|---|---:|---:|")
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        for name in options.only:
+            print("\n".join(row(name, threads, measured(CASES[name], options, name))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
