@@ -44,7 +44,7 @@ from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
 from utils.run.watch import watched
 from utils.tasks.registry import Task, check_sizes, task_of
-from utils.training import average, checkpoint, processes, values
+from utils.training import checkpoint, processes, values
 from utils.training.batches import Round, rounds
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup, seed_layers
@@ -93,7 +93,7 @@ def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], 
             players.optimizers[player].step()
             players.optimizers[player].zero_grad()
         players.update_state(step, turn)
-    average.update(players.average, players.generator, values.ema_decay_at(cfg, step))
+    players.update_average(values.ema_decay_at(cfg, step))
 
 
 def turns(cfg: Config, game: Game, batches: list[Round], strengths: Strengths) -> Iterator[Turn]:

@@ -46,10 +46,17 @@ class Objective(NamedTuple):
 
     def _loss(self, losses: tuple[Loss, Loss], real: Tensor | None, fake: Tensor | None, weights) -> Tensor:
         if self.pairs:
-            return (weights[0] + weights[1]) / 2 * losses[0](real - fake)
+            return weighed(losses[0](real - fake), (weights[0] + weights[1]) / 2)
         sides = zip(losses, (real, fake), weights, strict=True)
-        terms = [weight * loss(scores) for loss, scores, weight in sides if scores is not None]
+        terms = [weighed(loss(scores), weight) for loss, scores, weight in sides if scores is not None]
         return sum(terms[1:], terms[0])
+
+
+def weighed(loss: Tensor, weight: SampleWeight) -> Tensor:
+    """Losses ``[N]`` times their weights."""
+    return (
+        loss if isinstance(weight, float | int) and weight == 1 else weight * loss
+    )  # a product with 1 takes time, too
 
 
 class Auxiliary(NamedTuple):

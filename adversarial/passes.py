@@ -41,12 +41,17 @@ class Strengths:
 
 def mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
     """The mean over samples, summed over critics, of a ``loss(real_scores, fake_scores, weights)``."""
-    total = 0
+    means = []
     for real, fake in pairs:
         scores = [None if side is None else side.score for side in (real, fake)]
         weights = [1.0 if side is None else side.weight for side in (real, fake)]
-        total = total + loss(*scores, weights).mean()
-    return total
+        means.append(loss(*scores, weights).mean())
+    return total(means)
+
+
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of at least one term. (Python's ``sum`` would add the first one to 0, which costs an operation.)"""
+    return sum(terms[1:], terms[0])
 
 
 def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Sequence[Pair]:
@@ -63,7 +68,8 @@ def penalty_terms(play: Play, penalties: Mapping[Penalty, float], *acts_on: str)
         if penalty.acts_on in acts_on:
             terms.append(gamma * penalty.term(play, play.watched[penalty]))
     if terms:
-        play.report["penalty"] = sum(terms) + play.report.get("penalty", 0)
+        before = [play.report["penalty"]] if "penalty" in play.report else []
+        play.report["penalty"] = total([term.detach() for term in terms] + before)
     return terms
 
 
@@ -115,23 +121,22 @@ def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: S
     They are derivatives of a few numbers per sample, by autograd on detached scores: no formula per loss. Returns the
     sides that have c: those of the play, and those that penalties on scores look at.
     """
-    leaf = with_leaf_scores(play)
-    further = [side for penalty in leaf.watched for pair in play.watched[penalty] for side in pair]
-    judged = [*play.sides, *further]
-    leaves = [side.score for side in leaf.sides]
-    leaves += [side.score for pairs in leaf.watched.values() for pair in pairs for side in pair]
-
-    of_critic = mean_loss(objective.critic_loss, leaf.pairs)
-    on_scores = penalty_terms(leaf, strengths.penalties, SCORES)
-    for side, c in zip(judged, torch.autograd.grad(sum([of_critic, *on_scores]), leaves), strict=True):
-        side.c = c
-
-    of_generator = mean_loss(objective.generator_loss, generator_pairs(objective, leaf.pairs))
+    for_critic, for_generator = with_leaf_scores(play), with_leaf_scores(play)
+    of_critic = mean_loss(objective.critic_loss, for_critic.pairs)
+    on_scores = penalty_terms(for_critic, strengths.penalties, SCORES)
+    of_generator = mean_loss(objective.generator_loss, generator_pairs(objective, for_generator.pairs))
     of_generator = strengths.coefficient * of_generator
+
+    further = [side for penalty in for_critic.watched for pair in play.watched[penalty] for side in pair]
+    judged = [*play.sides, *further]
+    leaves = [side.score for side in for_critic.sides]
+    leaves += [side.score for pairs in for_critic.watched.values() for pair in pairs for side in pair]
+    leaves += [side.score for side in for_generator.sides]
     # A side that the generator's loss does not look at has a derivative of zero.
-    leaves = leaves[: len(play.sides)]
-    gradients = torch.autograd.grad(of_generator, leaves, materialize_grads=True)
-    for side, g in zip(play.sides, gradients, strict=True):
+    derivatives = torch.autograd.grad([of_critic, *on_scores, of_generator], leaves, materialize_grads=True)
+    for side, c in zip(judged, derivatives[: len(judged)], strict=True):
+        side.c = c
+    for side, g in zip(play.sides, derivatives[len(judged) :], strict=True):
         side.g = g
     play.report |= {"critic_loss": of_critic, "generator_loss": of_generator}
     return judged
@@ -158,10 +163,12 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
     exactly, because scaling by a power of two rounds nothing. Where all c_i vanish, the largest is taken as 2^-40
     (2^-69): neither the seed nor the ratio then leaves the format's range.
     """
+    if not reversed_sides:
+        return
     bits = 17 - round(math.log2(torch.finfo(all_sides[0].c.dtype).eps))
     largest = torch.cat([side.c.flatten().abs() for side in all_sides]).max().clamp(min=2.0**-bits)
-    _, exponent = torch.frexp(largest)  # 2^(exponent - 1) <= largest
-    floor = torch.ldexp(torch.ones_like(largest), exponent - 1 - bits)
+    mantissa, _ = torch.frexp(largest)  # in [1/2, 1)
+    floor = largest * 2.0 ** (-1 - bits) / mantissa  # a power of two, exactly
     for side in reversed_sides:
         side.c = torch.where(side.c.abs() < floor, torch.copysign(floor, side.c), side.c)
 
@@ -171,7 +178,8 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
 
 def per_sample(ratio: Tensor, x: Tensor) -> Tensor:
     """A number per score ``[N / m]``, shaped to multiply the m samples ``x`` ``[N, ...]`` of each."""
-    ratio = ratio.repeat_interleave(len(x) // len(ratio))
+    if len(ratio) != len(x):
+        ratio = ratio.repeat_interleave(len(x) // len(ratio))
     return ratio.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
 
 

@@ -66,7 +66,8 @@ class SlopePenalty(Penalty):
 
     def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
         sides = [side for pair in pairs for side in pair if side is not None]
-        return sum(self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in sides)
+        terms = [self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in sides]
+        return sum(terms[1:], terms[0])
 
 
 def zero_centred(slope: Tensor) -> Tensor:
@@ -156,9 +157,9 @@ def take_slopes(sides: Sequence[Side]) -> None:
     One backward pass serves all sides: for a critic that judges each sample on its own this is exact, for one with
     BatchNorm it is the gradient of the batch's summed scores, as in every common implementation.
     """
-    # The first of several scores is the sample's own (``objectives.own_class``).
-    total = sum(side.score.reshape(len(side.score), -1)[:, 0].sum() for side in sides)
-    slopes = torch.autograd.grad(total, [side.cut for side in sides], create_graph=True)
+    own = [own_class(side.score) for side in sides]
+    ones = [torch.ones_like(score) for score in own]
+    slopes = torch.autograd.grad(own, [side.cut for side in sides], ones, create_graph=True)
     for side, slope in zip(sides, slopes, strict=True):
         side.slope = slope
 

@@ -42,6 +42,7 @@ from .passes import (
     per_sample,
     report,
     score_derivatives,
+    total,
     trainable,
 )
 from .penalties import CRITIC, GENERATOR, SCORES, SLOPES, clip_weights
@@ -184,7 +185,7 @@ def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: 
     loss = play.report["critic_loss"] = mean_loss(objective.critic_loss, play.pairs)
     terms = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
     # Into the weights alone: input gradients that nobody needs are not computed.
-    sum([loss, *terms]).backward(inputs=trainable(game.critic))
+    total([loss, *terms]).backward(inputs=trainable(game.critic))
     return Turn((CRITIC,), report(objective, play))
 
 
@@ -195,7 +196,7 @@ def generator_turn(game: Game, objective: Objective | Auxiliary, play: Play, dra
         pairs = generator_pairs(objective, play.pairs)
         game.judge(pairs)
         loss = strengths.coefficient * mean_loss(objective.generator_loss, pairs)
-        sum([loss, *own_losses]).backward()
+        total([loss, *own_losses]).backward()
     lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
     return Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
 

@@ -226,8 +226,8 @@ def domains_by_hand(loop: Loop) -> None:
 
 
 def networks_alone(loop: Loop) -> None:
-    """The forwards, backwards and Adam steps of a single pass on a constant batch, with constants for all gradients that
-    losses would have given: what no loop can do without.
+    """The forwards, backwards and Adam steps of a single pass on a constant batch, with constants for all gradients
+    that losses would have given: what no loop can do without.
     """
     if loop.constants is None:
         loop.constants = [loop.latent(), *loop.batch(*(x for x in (loop.x, loop.label, loop.target) if x is not None))]
@@ -249,5 +249,7 @@ def networks_alone(loop: Loop) -> None:
     leaves = [both[-1]] if not loop.r2 else []
     torch.autograd.backward([*scores, *slope], seeds, inputs=[*loop.critic.parameters(), *leaves])
     arrived = both[-1].grad if leaves else slope[-1].detach()[-len(made) :]
-    torch.autograd.backward([made, *([] if ends is made else [ends])], [arrived, *([] if ends is made else [ends.detach()])])
+    torch.autograd.backward(
+        [made, *([] if ends is made else [ends])], [arrived, *([] if ends is made else [ends.detach()])]
+    )
     loop.step("critic", "generator")

@@ -12,7 +12,6 @@ On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/st
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -28,14 +27,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
-from adversarial.domains import METHODS
 from benchmarks import peers
 from utils.config import loading
 from utils.config.sections import Config
 from utils.data.samples import Resident
 from utils.run.recorder import Recorder
 from utils.tasks.registry import task_of
-from utils.training import optimizers, processes
+from utils.training import processes
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup
 

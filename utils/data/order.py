@@ -20,7 +20,7 @@ def indices_at(seed: int, n: int, position: int, length: int, order: str = "orde
         part = permutation(seed, epoch, n, order)[offset : offset + length]
         parts.append(part)
         position, length = position + len(part), length - len(part)
-    return torch.cat(parts)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 @lru_cache(maxsize=4)  # two domains, and two epochs each where a batch straddles them

@@ -61,7 +61,7 @@ class Recorder:
 
     def add(self, step: int, turn: Turn) -> None:
         """Take in a turn of step index ``step`` before its players move. Nothing here waits for the device."""
-        norms = {f"{player}_gradient_norm": gradient_norm(getattr(self.players, player)) for player in turn.players}
+        norms = {f"{player}_gradient_norm": gradient_norm(self.players.optimizers[player]) for player in turn.players}
         self.meter.add(step, {**turn.report, **norms})
         self.done = step + 1
 

@@ -1,35 +1,60 @@
 """Exponential moving average of a network: its weights and the statistics that belong to them."""
 
 import copy
+import itertools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def averaged(module: nn.Module) -> nn.Module:
-    """A frozen copy of ``module`` in evaluation mode, for ``update``."""
-    return copy.deepcopy(module).requires_grad_(False).eval()
+class Pairs(NamedTuple):
+    """Tensors of an average beside those of its network: those that are averaged, and those that are copied."""
+
+    averaged: list[tuple[Tensor, Tensor]]
+    copied: list[tuple[Tensor, Tensor]]
 
 
-@torch.no_grad()
-def update(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move ``average`` to decay · average + (1 - decay) · module, in place.
+def averaged(module: nn.Module, shared: bool = False) -> nn.Module:
+    """A frozen copy of ``module`` in evaluation mode, for ``update``; ``shared``: one that always is what it is."""
+    average = copy.deepcopy(module).requires_grad_(False).eval()
+    if shared:
+        tensors = (itertools.chain(network.parameters(), network.buffers()) for network in (average, module))
+        for ours, theirs in zip(*tensors, strict=True):
+            ours.data = theirs.data
+    return average
+
+
+def pairs(average: nn.Module, module: nn.Module) -> Pairs:
+    """What ``update`` needs; tensors that ``average`` shares with ``module`` are left out.
 
     BatchNorm's running statistics are averaged like the weights that they belong to. All other buffers are copied: a
     count, a constant, or the unit vectors of spectral norm, whose mean would be too short.
     """
-    # One fused operation for all of them: a loop over tensors would launch a kernel for each.
-    ours = [*average.parameters(), *_statistics(average)]
-    torch._foreach_lerp_(ours, [*module.parameters(), *_statistics(module)], 1.0 - decay)
-    copy_other_buffers(average, module)
+    kinds = [
+        list(zip(kind(average), kind(module), strict=True))
+        for kind in (lambda network: [*network.parameters(), *_statistics(network)], _other_buffers)
+    ]
+    return Pairs(*([(a, b) for a, b in kind if a.data_ptr() != b.data_ptr()] for kind in kinds))
 
 
 @torch.no_grad()
-def copy_other_buffers(average: nn.Module, module: nn.Module) -> None:
-    """Copy the buffers that are not averaged from ``module`` to ``average``."""
-    for ours, theirs in zip(_other_buffers(average), _other_buffers(module), strict=True):
-        ours.copy_(theirs)
+def update(pairs: Pairs, decay: float) -> None:
+    """Move the average to decay · average + (1 - decay) · network, in place."""
+    # One fused operation for all of them: a loop over tensors would launch a kernel for each.
+    if pairs.averaged:
+        ours, theirs = zip(*pairs.averaged, strict=True)
+        torch._foreach_lerp_(ours, theirs, 1.0 - decay)
+    copy_buffers(pairs)
+
+
+@torch.no_grad()
+def copy_buffers(pairs: Pairs) -> None:
+    """Copy the buffers that are not averaged to the average."""
+    if pairs.copied:
+        ours, theirs = zip(*pairs.copied, strict=True)
+        torch._foreach_copy_(ours, theirs)
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:

@@ -4,7 +4,7 @@ keep from step to step; and their form in a checkpoint.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -53,9 +53,11 @@ class Players:
             "critic": optimizers.build(config.optimizer, critic, config.optimizer.critic_lr),
         }
         penalties, probability = penalties_of(config), probability_of(config)
+        unaveraged = config.ema.half_life == 0 and not config.burn_in.ema_half_life
+        ema = average.averaged(generator, shared=unaveraged)
         alphas = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
         lookahead = Lookahead({"generator": generator, "critic": critic}, alphas)
-        players = cls(generator, critic, average.averaged(generator), both, penalties, probability, lookahead)
+        players = cls(generator, critic, ema, both, penalties, probability, lookahead)
         for keeper in players.stateful:
             for name, value in keeper.state.items():
                 keeper.state[name] = value.to(device)
@@ -140,7 +142,7 @@ class Players:
         for name, module in self._networks().items():
             module.load_state_dict(tensors[name])
         # Earlier versions averaged all buffers, and made the unit vectors of spectral norm too short.
-        average.copy_other_buffers(self.average, self.generator)
+        average.copy_buffers(self._pairs)
 
     @property
     def stateful(self) -> list[Stateful]:
@@ -156,6 +158,15 @@ class Players:
         """Take in a turn whose players have moved; statistics are means over all processes."""
         for keeper in self.stateful:
             keeper.update(step, turn.players, turn.report, partial(reduce, reduction="mean"))
+
+    def update_average(self, decay: float) -> None:
+        """Move the generator's average to decay · average + (1 - decay) · generator."""
+        average.update(self._pairs, decay)
+
+    @cached_property
+    def _pairs(self) -> average.Pairs:
+        # Found once: a walk through a small network takes longer than its average.
+        return average.pairs(self.average, self.generator)
 
     def adapt(self, learning_rates: dict[str, float], betas: tuple[float, float]) -> None:
         """Give each player's optimiser its learning rate and, where it is Adam, β1 and β2."""

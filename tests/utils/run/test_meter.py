@@ -78,8 +78,9 @@ def test_gradient_norms_without_waiting():
     module = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in "abcd"})
     for name, value in zip("abc", (3.0, 4.0, 12.0), strict=True):
         module[name].grad = torch.tensor([value])
+    optimizer = torch.optim.SGD(module.values(), 0.1)
     with NoWaiting():
-        norm = gradient_norm(module)
+        norm = gradient_norm(optimizer)
     assert norm == 13.0
 
 

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from models import FAMILIES, dcgan, resnet_gan
 from utils.data.randomness import seeded
-from utils.training.average import averaged, update
+from utils.training.average import averaged, pairs, update
 from utils.training.sync_batchnorm import synchronise
 
 ROUND = torch.finfo(torch.float64).eps  # of a double
@@ -48,7 +48,7 @@ def test_against_a_plain_loop(decay):
     want = tensors(average, AVERAGED)
     for step in range(1, 11):
         network = Network(step)
-        update(average, network, decay)
+        update(pairs(average, network), decay)
         want = {name: decay * want[name] + (1 - decay) * x for name, x in tensors(network, AVERAGED).items()}
     largest = max(float(value.abs().max()) for value in want.values())
     assert largest < 5
@@ -61,13 +61,13 @@ def test_against_a_plain_loop(decay):
 @pytest.mark.parametrize("name", COPIED)
 def test_what_is_no_statistic_is_copied(name, decay):
     average, network = averaged(Network(0)), Network(7)
-    update(average, network, decay)
+    update(pairs(average, network), decay)
     assert torch.equal(tensors(average, [name])[name], tensors(network, [name])[name])
 
 
 def test_a_decay_of_0_copies_bit_for_bit():
     average, network = averaged(Network(0)), Network(7)
-    update(average, network, 0.0)
+    update(pairs(average, network), 0.0)
     for ours, theirs in zip(
         [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()], strict=True
     ):
@@ -77,14 +77,14 @@ def test_a_decay_of_0_copies_bit_for_bit():
 def test_a_decay_of_1_stays_bit_for_bit():
     average = averaged(Network(0))
     before = tensors(average, AVERAGED)
-    update(average, Network(7), 1.0)
+    update(pairs(average, Network(7)), 1.0)
     assert all(torch.equal(x, before[name]) for name, x in tensors(average, AVERAGED).items())
 
 
 def test_the_network_is_left_alone():
     average, network = averaged(Network(0)), Network(7)
     before = tensors(network, AVERAGED + COPIED)
-    update(average, network, 0.5)
+    update(pairs(average, network), 0.5)
     assert all(torch.equal(x, before[name]) for name, x in tensors(network, AVERAGED + COPIED).items())
 
 
@@ -101,7 +101,7 @@ def test_an_average_is_a_frozen_copy_in_evaluation_mode():
 
 def test_an_average_of_a_network_that_requires_gradients_keeps_no_graph():
     average = averaged(Network(0))
-    update(average, Network(1), 0.5)
+    update(pairs(average, Network(1)), 0.5)
     assert all(p.grad_fn is None and not p.requires_grad for p in average.parameters())
 
 
@@ -112,7 +112,7 @@ def test_a_real_generator_keeps_its_layout_and_its_running_statistics(norm):
     average = averaged(network)
     strides = {name: p.stride() for name, p in average.named_parameters()}
     network.train()(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))  # moves the running statistics
-    update(average, network, 0.0)
+    update(pairs(average, network), 0.0)
     assert {name: p.stride() for name, p in average.named_parameters()} == strides
     assert all(
         torch.equal(a, b) for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True)
@@ -136,7 +136,7 @@ def test_an_average_with_spectral_norm_has_weights_of_norm_1(family):
             network(torch.randn(8, 4)).diff(dim=0).square().mean().neg().backward()
             optimizer.step()
             optimizer.zero_grad()
-            update(average, network, 0.9)
+            update(pairs(average, network), 0.9)
     layers = [module for module in average.modules() if is_parametrized(module, "weight")]
     assert len(layers) >= 3
     for layer in layers:
@@ -150,11 +150,26 @@ def test_statistics_of_any_batch_norm_are_averaged():
     nn.init.constant_(network[0].running_mean, 8.0)
     nn.init.constant_(network[0].running_var, 5.0)
     synchronise(network)
-    update(average, network, 0.75)
+    update(pairs(average, network), 0.75)
     assert average[0].running_mean.tolist() == [2, 2, 2]
     assert average[0].running_var.tolist() == [2, 2, 2]
 
 
 def test_another_architecture_is_an_error():
     with pytest.raises((ValueError, RuntimeError)):
-        update(averaged(nn.Linear(2, 2)), nn.Linear(2, 2, bias=False), 0.5)
+        pairs(averaged(nn.Linear(2, 2)), nn.Linear(2, 2, bias=False))
+
+
+def test_a_shared_average_is_what_its_network_is_and_costs_nothing():
+    network = Network(0)
+    average = averaged(network, shared=True)
+    assert pairs(average, network) == ([], [])
+    with torch.no_grad():
+        for x in [*network.parameters(), *network.norm.buffers(), network.running_mean, network.count]:
+            x.add_(1)
+    update(pairs(average, network), 0.5)
+    assert all(
+        torch.equal(a, b) for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+    )
+    assert network.weight.requires_grad
+    assert not any(p.requires_grad for p in average.parameters())

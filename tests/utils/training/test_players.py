@@ -10,7 +10,7 @@ from models import dcgan, mlp
 from utils.config.sections import Config
 from utils.errors import UserError
 from utils.tasks.generation import Generation
-from utils.training import average, checkpoint
+from utils.training import checkpoint
 from utils.training.players import Players, first_not_finite
 from utils.training.state import RunState, Sizes
 
@@ -40,7 +40,7 @@ def train(players: Players, steps: range) -> Players:
         for optimizer in players.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
-        average.update(players.average, players.generator, 0.9)
+        players.update_average(0.9)
     return players
 
 
@@ -165,6 +165,21 @@ def test_another_architecture_is_not_restored(config, tmp_path):
     with pytest.raises(UserError, match=r"critic\.safetensors"):
         other.restore(checkpoint.newest(tmp_path, print))
     assert same(flat(other), before)
+
+
+@pytest.mark.parametrize(
+    ("half_life", "burn_in", "shared"), [(0, None, True), (0, 0.0, True), (0, 50.0, False), (9, None, False)]
+)
+def test_an_average_of_half_life_0_is_the_generator(config, tmp_path, half_life, burn_in, shared):
+    """Before and after a checkpoint, with nothing to update; one that is of half-life 0 only at first is no such."""
+    config.ema.half_life, config.burn_in.ema_half_life = half_life, burn_in
+    players = trained(config)
+    checkpoint.save(tmp_path, players.tensors(), RunState(2, sizes=Sizes((1, 8, 8), 3)), keep=2)
+    other = built(config)
+    other.restore(checkpoint.newest(tmp_path, print))
+    assert same(other.average.state_dict(), players.average.state_dict())
+    for one in (players, train(other, range(2, 4))):
+        assert same(one.average.state_dict(), one.generator.state_dict()) == shared
 
 
 @pytest.mark.parametrize("raw", [True, False])
