@@ -212,13 +212,14 @@ def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
     if play.task_loss is not None:
         values["task_loss"] = play.task_loss
     last = play.pairs[-1]
-    for name, side, sign in (("real", last.real, 1), ("fake", last.fake, -1)):
+    for name, side in (("real", last.real), ("fake", last.fake)):
         if side is None:
             continue
         score = side.score if side.score.ndim == 1 else side.score[:, 0]  # the first of several is the own class's
         values[f"{name}_score"] = score
         if objective.boundary is not None and last.fake is not None:  # one of K attributes is not told by a boundary
-            values[f"critic_accuracy_{name}"] = (sign * (score - objective.boundary) > 0).float().mean()
+            right = score > objective.boundary if name == "real" else score < objective.boundary
+            values[f"critic_accuracy_{name}"] = right.float().mean()
         if isinstance(objective, Auxiliary):
             values[f"class_probability_{name}"] = side.score[:, 1].sigmoid().mean()
     return {name: value.detach() for name, value in values.items()}

@@ -73,12 +73,12 @@ CASES = {
     ),
     "SNGAN-32": Case(
         "cifar10_sngan", (3, 32, 32), {"two-stage": peers.two_stage, "one-stage": peers.one_stage},
-        ["model.generator_width=32", "model.critic_width=32", "update.critic_steps=1", "train.batch_size=8"],
+        ["model.generator_width=16", "model.critic_width=16", "update.critic_steps=1", "train.batch_size=16"],
     ),
     "R3GAN-32": Case(
         "cifar10_r3gan", (3, 32, 32), {"by hand": peers.shared_slope, "two-stage": peers.two_stage},
-        ["game.conditional=false", "augment.name=none", "burn_in.augment_p=null", "model.widths=[64,64,64,64]", "train.precision=no",
-         "train.batch_size=16"],
+        ["game.conditional=false", "augment.name=none", "burn_in.augment_p=null", "model.widths=[32,32,32,32]",
+         "train.precision=no", "train.batch_size=16"],
     ),
 }  # fmt: skip
 
