@@ -233,23 +233,21 @@ def networks_alone(loop: Loop) -> None:
         loop.constants = [loop.latent(), *loop.batch(*(x for x in (loop.x, loop.label, loop.target) if x is not None))]
     if loop.target is None:
         latent, real = loop.constants
-        made = ends = loop.generator(latent)
+        made, task = loop.generator(latent), []
         both = [real.detach().requires_grad_(loop.r1 > 0), made.detach().requires_grad_()]
     else:
         _, source, _, target = loop.constants
         source, target = loop.generator(source, target)
-        made, ends = torch.cat([source.layers[-1], target.layers[-1]]), source.logits
+        made, task = torch.cat([source.layers[-1], target.layers[-1]]), [source.logits]
         both = [made.detach().requires_grad_()]
     # Penalised on one side alone, the two sides are cheaper apart.
     seen = both if (loop.r1 > 0) != (loop.r2 > 0) else [torch.cat(both)]
     scores = [score if isinstance(score, Tensor) else score[0] for score in map(loop.critic, seen)]
-    sloped = [x for x, gamma in zip(seen if len(seen) > 1 else [seen[0]], (loop.r1, loop.r2), strict=False) if gamma]
+    sloped = [x for x, gamma in zip(seen, (loop.r1, loop.r2), strict=False) if gamma]
     slope = torch.autograd.grad(sum(score.sum() for score in scores), sloped, create_graph=True) if sloped else ()
     seeds = [*map(torch.ones_like, scores), *map(torch.ones_like, slope)]
     leaves = [both[-1]] if not loop.r2 else []
     torch.autograd.backward([*scores, *slope], seeds, inputs=[*loop.critic.parameters(), *leaves])
     arrived = both[-1].grad if leaves else slope[-1].detach()[-len(made) :]
-    torch.autograd.backward(
-        [made, *([] if ends is made else [ends])], [arrived, *([] if ends is made else [ends.detach()])]
-    )
+    torch.autograd.backward([made, *task], [arrived, *(x.detach() for x in task)])
     loop.step("critic", "generator")

@@ -12,6 +12,8 @@ On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/st
 """
 
 import argparse
+import os
+import platform
 import statistics
 import sys
 import time
@@ -65,7 +67,9 @@ CASES = {
     "moons, DANN": Case(
         "moons", (2,), {"plain DANN": peers.dann}, ["penalty.r1=0", "penalty.r2=0", "game.objective=minimax"], classes=2
     ),
-    "LeNet, DANN": Case("mnist_usps", (1, 28, 28), {"plain DANN": peers.dann}, ["update.schedule=constant"], classes=10),
+    "LeNet, DANN": Case(
+        "mnist_usps", (1, 28, 28), {"plain DANN": peers.dann}, ["update.schedule=constant"], classes=10
+    ),
     "ring": Case("ring", (2,), {"by hand": peers.shared_slope, "two-stage": peers.two_stage}),
     "digits": Case("digits", (1, 8, 8), GAN_LOOPS),
     "DCGAN-32": Case(
@@ -170,9 +174,9 @@ def measured(case: Case, options: argparse.Namespace, what: str) -> dict[str, li
     """Seconds of a step in every round, by contestant."""
     steps = contestants(case, options)
     for step in steps.values():  # warm-up
-        seconds(step, 3, options.device)
-    slowest = max(seconds(step, 2, options.device) for step in steps.values())
-    count = max(1, round(options.seconds / slowest / 4))  # a turn takes a fair part of a second
+        seconds(step, 2, options.device)
+    slowest = max(seconds(step, 1, options.device) for step in steps.values())
+    count = max(1, round(options.seconds / slowest))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(options.rounds), desc=what, disable=None):
         for name, step in steps.items():
@@ -186,9 +190,8 @@ def row(what: str, threads: int, times: dict[str, list[float]]) -> list[str]:
     for name, taken in times.items():
         ratios = [a / b for a, b in zip(base, taken, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        lines.append(
-            f"| {what} | {threads} | {name} | {1e3 * statistics.median(taken):.3f} | {middle:.3f} ({low:.3f} to {high:.3f}) |"
-        )
+        ms = 1e3 * statistics.median(taken)
+        lines.append(f"| {what} | {threads} | {name} | {ms:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) |")
     return lines
 
 
@@ -200,9 +203,12 @@ def main() -> None:
     words.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
     words.add_argument("--compile", action="store_true", help="torch.compile both networks")
     words.add_argument("--rounds", type=int, default=15)
-    words.add_argument("--seconds", type=float, default=0.5, help="of the slowest contestant in a turn")
+    words.add_argument("--seconds", type=float, default=0.1, help="of the slowest contestant in a turn")
     options = words.parse_args()
-    print("| case | threads | step | ms | single pass / it |\n|---|---:|---|---:|---:|")
+    device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores"
+    print(f"Machine: {platform.machine()}, {device}. Python {platform.python_version()}, torch {torch.__version__}.")
+    print(f"Command: `{' '.join(['python benchmarks/steps.py', *sys.argv[1:]])}`\n")
+    print("| case | threads | step | ms, median | single pass / it, median (quartiles) |\n|---|---:|---|---:|---:|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name in options.only:
