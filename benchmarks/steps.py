@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py                                  # every case, on the GPU if there is one
     python benchmarks/steps.py --only moons ring --threads 1 --rounds 40
-    python benchmarks/steps.py --compile --only dcgan32
+    python benchmarks/steps.py --only DCGAN-64 --beside train.precision=bf16
 
 Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
 own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -75,6 +76,7 @@ CASES = {
     "DCGAN-32": Case(
         "cifar10_dcgan", (3, 32, 32), GAN_LOOPS, ["model.critic_norm=none", "train.batch_size=32"]
     ),
+    "DCGAN-64": Case("cifar10_dcgan", (3, 64, 64), GAN_LOOPS, ["model.critic_norm=none", "train.batch_size=16"]),
     "SNGAN-32": Case(
         "cifar10_sngan", (3, 32, 32), {"two-stage": peers.two_stage, "one-stage": peers.one_stage},
         ["model.generator_width=16", "model.critic_width=16", "update.critic_steps=1", "train.batch_size=16"],
@@ -92,11 +94,10 @@ class Ours:
 
     def __init__(self, case: Case, options: argparse.Namespace, rule: list[str]):
         device = ["run.device=cpu"] if options.device == "cpu" else []
-        words = [*case.changes, *rule, *device, f"train.compile={str(options.compile).lower()}", "data.mirror=false"]
-        recipe = ROOT / f"configs/{case.recipe}.yaml"
-        words = words if len(case.shape) == 3 else words[:-1]  # points have no mirror image
-        self.config: Config = loading.load(recipe, words)
+        words = [*case.changes, *rule, *device]
+        self.config: Config = loading.load(ROOT / f"configs/{case.recipe}.yaml", words)
         self.config.run.threads = 0
+        AcceleratorState._reset_state(True)  # it would refuse a second precision in one process
         accelerator = processes.start(self.config)
         self.data, task = made_up(case), task_of(self.config)
         networks = task.networks(self.config, task.sizes(self.data))
@@ -153,7 +154,9 @@ def noise(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
 def contestants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """All steps of a case by name, ready to be called."""
     domains = case.classes > 0
-    rules = {"single pass": RULES["single pass"]} if domains else RULES
+    rules = {"single pass": RULES["single pass"]} if domains else dict(RULES)
+    if options.beside:
+        rules[f"single pass, {' '.join(options.beside)}"] = [*RULES["single pass"], *options.beside]
     ours = {name: Ours(case, options, rule) for name, rule in rules.items()}
     loops = {name: Theirs(case, options, step) for name, step in {**case.loops, ALONE: peers.networks_alone}.items()}
     return {**ours, **loops}
@@ -201,7 +204,9 @@ def main() -> None:
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     words.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
-    words.add_argument("--compile", action="store_true", help="torch.compile both networks")
+    words.add_argument(
+        "--beside", nargs="+", default=[], metavar="KEY=VALUE", help="time a single pass with these, too"
+    )
     words.add_argument("--rounds", type=int, default=15)
     words.add_argument("--seconds", type=float, default=0.1, help="of the slowest contestant in a turn")
     options = words.parse_args()
