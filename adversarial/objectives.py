@@ -54,9 +54,9 @@ class Objective(NamedTuple):
 
 def weighed(loss: Tensor, weight: SampleWeight) -> Tensor:
     """Losses ``[N]`` times their weights."""
-    return (
-        loss if isinstance(weight, float | int) and weight == 1 else weight * loss
-    )  # a product with 1 takes time, too
+    if isinstance(weight, float | int) and weight == 1:
+        return loss  # networks may be so small that a product and its backward count
+    return weight * loss
 
 
 class Auxiliary(NamedTuple):

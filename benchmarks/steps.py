@@ -203,7 +203,9 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    words.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
+    words.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="of the CPU; more mean little unless it is idle"
+    )
     words.add_argument(
         "--beside", nargs="+", default=[], metavar="KEY=VALUE", help="time a single pass with these, too"
     )

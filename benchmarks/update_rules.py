@@ -153,7 +153,7 @@ def main() -> None:
     if options.deterministic:
         make_deterministic()
 
-    matches = {name: Match(options, together=name != "simultaneous") for name in CONTESTANTS}  # as train.py does
+    matches = {name: Match(options, together=name != "simultaneous") for name in CONTESTANTS}  # as on GPUs
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
         counted = (
