@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import compare
 import evaluate
 import explain
 import sample
@@ -68,6 +69,8 @@ def check_command(words: list[str], monkeypatch) -> None:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sweep, "perform", lambda rows, jobs: 0)
         assert sweep.main(arguments) == 0
+    elif script == "compare.py":
+        compare.parser().parse_args(arguments)
     elif script in ("sample.py", "evaluate.py", "explain.py"):
         command = {"sample.py": sample, "evaluate.py": evaluate, "explain.py": explain}[script]
         options = command.parser().parse_intermixed_args(arguments)

@@ -137,11 +137,15 @@ def _writing(folder: RunFolder) -> Iterator[None]:
 
 def records(folder: RunFolder) -> list[dict[str, Any]]:
     """The records in metrics.jsonl, in their order; a line that is cut short or damaged is left out."""
+    return parsed(folder.metrics.read_bytes()) if folder.metrics.is_file() else []
+
+
+def parsed(lines: bytes) -> list[dict[str, Any]]:
+    """The records in the text of a metrics.jsonl, without lines that hold none."""
     found = []
-    if folder.metrics.is_file():
-        for line in folder.metrics.read_bytes().split(b"\n"):
-            with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
-                found.append(json.loads(line.decode()))
+    for line in lines.split(b"\n"):
+        with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
+            found.append(json.loads(line.decode()))
     return [x for x in found if isinstance(x, dict) and "kind" in x and isinstance(x.get("step"), int)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from utils.training.processes import ProcessGroup
 
+TIMES = ("images_per_second", "seconds", "cpu_seconds")  # what is read that differs from one machine to the next
 NEVER = 2**62  # stands for "at no step" in a tensor of steps
 
 
@@ -29,13 +30,16 @@ class _Sums:
 
 
 class Meter:
-    """Sums statistics on the device, and remembers when one was not finite. Only reading waits for the device."""
+    """Sums statistics on the device, and remembers when one was not finite. Only reading waits for the device.
 
-    def __init__(self, group: ProcessGroup) -> None:
-        self.group = group
+    ``seconds`` and ``cpu_seconds`` are what the training has taken so far, before this meter included.
+    """
+
+    def __init__(self, group: ProcessGroup, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.group, self.seconds, self.cpu_seconds = group, seconds, cpu_seconds
         self.sums: dict[tuple[str, ...], _Sums] = {}  # by the names that a turn reports
         self.scores: dict[str, Tensor] = {}  # the last scores [N] of each name
-        self.since = time.perf_counter()
+        self.since, self.cpu_since = time.perf_counter(), time.process_time()
 
     def add(self, step: int, report: dict[str, Tensor]) -> None:
         """Take in what one turn of a step reports: scalars, and scores ``[N]``, which count with their mean."""
@@ -52,10 +56,11 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The clock stands still inside."""
-        begin = time.perf_counter()
+        """The clocks stand still inside."""
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         yield
         self.since += time.perf_counter() - begin
+        self.cpu_since += time.process_time() - cpu_begin
 
     def first_not_finite(self) -> dict[str, int]:
         """Statistics that have been NaN or infinite in any process since the last reading, each with the first step."""
@@ -70,7 +75,9 @@ class Meter:
         return found
 
     def read(self, images: int) -> dict[str, float]:
-        """Means since the last reading, over all processes, and images per second where ``images`` were seen since."""
+        """Means since the last reading, over all processes; images per second where ``images`` were seen since; and the
+        seconds of the training so far, by the clock and of CPU time on all threads of this process.
+        """
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         if self.sums:
@@ -81,9 +88,12 @@ class Meter:
                 counts[name] += count
         means = self.group.means([total / counts[name] for name, total in totals.items()])
         values = dict(zip(totals, means, strict=True))
-        seconds = time.perf_counter() - self.since
+        now, cpu_now = time.perf_counter(), time.process_time()
+        seconds = now - self.since
         values["images_per_second"] = images / seconds if seconds > 0 else 0.0  # clocks of some machines stand still
-        self.sums, self.since = {}, time.perf_counter()
+        self.seconds, self.cpu_seconds = self.seconds + seconds, self.cpu_seconds + cpu_now - self.cpu_since
+        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        self.sums, self.since, self.cpu_since = {}, now, cpu_now
         return values
 
 

@@ -1,0 +1,76 @@
+"""Runs side by side: ``python compare.py runs/ring-*``, a table of what differs against what was measured."""
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, which take seconds, shows no trace
+
+import argparse
+from pathlib import Path
+
+from utils import errors
+from utils.errors import UserError
+from utils.paths import path_of
+from utils.sweeps.comparison import groups_of, measures_of, table_of
+from utils.sweeps.figures import save_curves, save_samples
+from utils.sweeps.results import results_of
+
+SUFFIXES = (".txt", ".md", ".csv", ".png")
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line, read what runs have recorded, print a table and write what ``--out`` names."""
+    options = parser().parse_args(arguments)
+    out = path_of(options.out) if options.out else None
+    if out and out.suffix and out.suffix not in SUFFIXES and not out.is_dir():
+        raise UserError(f"--out is '{options.out}' and must be a folder, or end in {', '.join(SUFFIXES)}.")
+    results = results_of(options.runs, errors.warn)
+    if not results:
+        raise UserError("None of the runs has recorded anything that can be compared: see the warnings above.")
+    over = options.over.split(",")
+    if unknown := [key for key in over if not any(key in result.config for result in results)]:
+        raise UserError(f"--over names '{unknown[0]}', which is no key of these runs; write it as seed,data.source.")
+    measures = measures_of(results, options.metrics.split(",") if options.metrics else [], over)
+    if not measures:
+        raise UserError("None of the runs has measured anything yet: wait for an evaluation, or set evaluate.every.")
+    if options.by:
+        measures_of(results, [options.by], over)  # or it says that no run has it
+    groups = groups_of(results, over, errors.warn)
+    table = table_of(groups, measures, over, options.by)
+    print(table.text(), end="")
+    if out:
+        made = {".txt": table.text, ".md": table.markdown, ".csv": table.csv}
+        if out.suffix in made:
+            write(out, made[out.suffix]())
+        elif out.suffix == ".png":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            save_curves(groups, measures, over, out)
+        else:
+            for suffix, text in made.items():
+                write(out / f"table{suffix}", text())
+            save_curves(groups, measures, over, out / "curves.png")
+            save_samples(groups, out / "samples.png")
+    return 0
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    words = argparse.ArgumentParser(description="A table of runs: mean ± standard error over seeds, last and best.")
+    words.add_argument("runs", nargs="+", help="folders of runs, folders that hold them, or globs")
+    words.add_argument("--metrics", metavar="NAME,NAME", help="default: the main ones of the game")
+    words.add_argument("--by", metavar="METRIC", help="also show values at the step at which this metric is best")
+    words.add_argument("--over", default="seed", metavar="KEY,KEY", help="keys to take the mean over (default: seed)")
+    words.add_argument(
+        "--out", help="table.txt, table.md, table.csv, curves.png, or a folder for all of them and samples.png"
+    )
+    return words
+
+
+if __name__ == "__main__":
+    errors.run(main)
