@@ -33,10 +33,10 @@ def main(arguments: list[str]) -> int:
     measures = measures_of(results, options.metrics.split(",") if options.metrics else [], over)
     if not measures:
         raise UserError("None of the runs has measured anything yet: wait for an evaluation, or set evaluate.every.")
-    if options.by:
-        measures_of(results, [options.by], over)  # or it says that no run has it
+    by = options.by.split(",") if options.by else []
+    measures_of(results, by, over)  # or it says that no run has one of them
     groups = groups_of(results, over, errors.warn)
-    table = table_of(groups, measures, over, options.by)
+    table = table_of(groups, measures, over, by, options.at)
     print(table.text(), end="")
     if out:
         made = {".txt": table.text, ".md": table.markdown, ".csv": table.csv}
@@ -59,12 +59,21 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def steps(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form 600,1200")
+    return [int(word) for word in words]
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="A table of runs: mean ± standard error over seeds, last and best.")
     words.add_argument("runs", nargs="+", help="folders of runs, folders that hold them, or globs")
     words.add_argument("--metrics", metavar="NAME,NAME", help="default: the main ones of the game")
-    words.add_argument("--by", metavar="METRIC", help="also show values at the step at which this metric is best")
+    words.add_argument("--by", metavar="NAME,NAME", help="also show values at the steps where these are best")
+    words.add_argument("--at", type=steps, default=[], metavar="STEP,STEP", help="also show values at these steps")
     words.add_argument("--over", default="seed", metavar="KEY,KEY", help="keys to take the mean over (default: seed)")
     words.add_argument(
         "--out", help="table.txt, table.md, table.csv, curves.png, or a folder for all of them and samples.png"

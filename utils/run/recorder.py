@@ -118,6 +118,8 @@ class Recorder:
         self.recent.append(found)
         self._warn_if_the_critic_dominates(step)
         self._warn_if_the_gradient_vanishes(step)
+        with self.paused():  # the network may be slow
+            self.log.send()
 
     def _named(self, statistic: str) -> str:
         """A statistic with the sides' names in this game: critic_accuracy_real is critic_accuracy_source."""

@@ -107,11 +107,11 @@ def _group(keys: list[str], runs: list[Result]) -> Group:
     return Group(name, {key: first.config.get(key, "-") for key in keys}, steps, runs)
 
 
-def table_of(groups: list[Group], measures: list[Measure], over: list[str], by: str | None) -> Table:
+def table_of(groups: list[Group], measures: list[Measure], over: list[str], by: list[str], at: list[int]) -> Table:
     """A row a group: name, keys, runs, steps, seconds; and of every measure the last and the best value.
 
-    What was measured once in each run has one column. With ``by`` there is also the value at the step at which that
-    metric is best.
+    What was measured once in each run has one column. There are also the values where the metrics ``by`` are best, and
+    those ``at`` given steps.
     """
     keys = list(groups[0].keys)
     titles = ["run", *keys, "seeds" if over == ["seed"] else "runs", "steps", "seconds", "CPU seconds"]
@@ -121,9 +121,11 @@ def table_of(groups: list[Group], measures: list[Measure], over: list[str], by: 
         once = all(len(own) < 2 for row in values for own in row)
         titles += [measure.title] if once else [f"{measure.title}, last", f"{measure.title}, best"]
         columns.append([Means([own[max(own)] if own else None for own in row]) for row in values])
-        for metric in [*([] if once else [measure.metric]), *([by] if by else [])]:
+        for metric in [*([] if once else [measure.metric]), *by]:
             columns.append([_at_best(metric, group, row) for group, row in zip(groups, values, strict=True)])
-        titles += [f"{measure.title}, at best {by}"] if by else []
+        titles += [f"{measure.title}, at best {metric}" for metric in by]
+        columns += [[Means([own.get(step) for own in row]) for row in values] for step in at]
+        titles += [f"{measure.title}, step {step}" for step in at]
     return Table(titles, [[*about, *rest] for about, *rest in zip(*columns, strict=True)])
 
 

@@ -12,10 +12,13 @@ from utils.sweeps.results import results_of
 RULES = ("alternating", "single_pass")
 
 
-def table(folder: Path, metrics: str = "reverse KL", over: str = "seed", by: str | None = None) -> list[dict[str, str]]:
+def table(
+    folder: Path, metrics: str = "reverse KL", over: str = "seed", by: tuple = (), at: tuple = ()
+) -> list[dict[str, str]]:
     """The rows of the runs in a folder as dictionaries of text; nothing may be warned of."""
     results, keys = results_of([str(folder)], pytest.fail), over.split(",")
-    found = table_of(groups_of(results, keys, pytest.fail), measures_of(results, metrics.split(","), keys), keys, by)
+    measures = measures_of(results, metrics.split(","), keys)
+    found = table_of(groups_of(results, keys, pytest.fail), measures, keys, list(by), list(at))
     return [dict(zip(found.titles, map(str, row), strict=True)) for row in found.rows]
 
 
@@ -47,8 +50,9 @@ def test_another_metric_may_choose_the_step(tmp_path, better, at):
     """Of equals the latest; more accuracy is better, less KL is."""
     values, accuracy = {5: 5.0, 10: 6.0, 15: 7.0, 20: 8.0}, {5: 0.1, 10: 0.9, 15: 0.9, 20: 0.2}
     made(tmp_path, "a", values=values, more={step: ("accuracy", value) for step, value in accuracy.items()})
-    (row,) = table(tmp_path, by=better)
+    (row,) = table(tmp_path, by=(better,), at=(10, 11))
     assert row[f"reverse KL, at best {better}"] == at
+    assert (row["reverse KL, step 10"], row["reverse KL, step 11"]) == ("6.000", "-")
 
 
 @pytest.mark.parametrize(
