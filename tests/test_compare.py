@@ -36,7 +36,7 @@ def test_a_folder_holds_the_table_in_three_forms_and_both_pictures(runs, tmp_pat
         ("alternating", 1.0), ("single_pass", 1.0),
     ]  # fmt: skip
     assert Image.open(out / "curves.png").size == (1000, 300)  # one metric, over steps and over seconds
-    assert Image.open(out / "samples.png").size == (800, 430)  # two groups
+    assert Image.open(out / "samples.png").size == (800, 450)  # two groups
 
 
 @pytest.mark.parametrize(("name", "begins"), [("a.md", "| run |"), ("a.csv", "run,"), ("a.txt", "run "), ("a.png", "")])

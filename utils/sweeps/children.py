@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from utils.run.signals import STOPPED, StopSignals
@@ -20,9 +21,10 @@ PAUSE = 0.1  # seconds between two looks at the children
 
 
 class Child(NamedTuple):
-    """A running row: its process, what that writes to stderr, and when it began."""
+    """A running row: its place among those that run at a time, its process, its stderr, and when it began."""
 
     row: Row
+    place: int
     process: subprocess.Popen
     errors: IO[str]
     began: float
@@ -36,11 +38,12 @@ def perform(rows: list[Row], jobs: int) -> int:
     """
     waiting = [row for row in rows if not row.is_finished()]
     failed, stopped, running = 0, 0, []
+    jobs = min(jobs, len(waiting))
     with StopSignals(None) as stop, killed_at_the_end(running), bar_of(rows, waiting) as bar:
-        environment = environment_of(min(jobs, len(waiting)))
         while running or (waiting and not stop.name):
             while waiting and len(running) < jobs and not stop.name:
-                running.append(start(waiting.pop(0), environment))
+                place = min(set(range(jobs)) - {child.place for child in running})
+                running.append(start(waiting.pop(0), place, environment_of(jobs, place)))
             time.sleep(PAUSE)
             for child in [child for child in running if child.process.poll() is not None]:
                 running.remove(child)
@@ -48,7 +51,7 @@ def perform(rows: list[Row], jobs: int) -> int:
                 stopped += child.process.returncode == STOPPED
                 bar.update()
             if running:
-                bar.set_postfix_str(last_line(running[0]))
+                bar.set_postfix_str(position(running[0]))
             if stop.name:
                 for child in running:
                     child.process.terminate()  # again and again: the first may have come before it listened
@@ -59,20 +62,27 @@ def perform(rows: list[Row], jobs: int) -> int:
     return 1 if failed else 0
 
 
-def environment_of(jobs: int) -> dict[str, str]:
-    """The environment of the children: each has its share of the cores, unless OMP_NUM_THREADS is given."""
+def environment_of(jobs: int, place: int) -> dict[str, str]:
+    """The environment of the child at a ``place`` from 0 to ``jobs`` - 1.
+
+    Children share out the cores, unless OMP_NUM_THREADS is given, and take GPUs in turns where there are several.
+    """
     own = {} if jobs < 2 else {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // jobs, 1))}
-    return {**own, **os.environ}
+    environment = {**own, **os.environ}
+    if jobs > 1 and (count := torch.cuda.device_count()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = visible[place % count]
+    return environment
 
 
-def start(row: Row, environment: dict[str, str]) -> Child:
+def start(row: Row, place: int, environment: dict[str, str]) -> Child:
     """Start a row. It is in a process group of its own, so that a terminal's Ctrl-C reaches it through this one."""
     errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  (the child's)
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *row.words], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=errors, process_group=0,
     )  # fmt: skip
-    return Child(row, process, errors, time.monotonic())
+    return Child(row, place, process, errors, time.monotonic())
 
 
 def tell(child: Child, stopping: bool) -> str:
@@ -93,7 +103,7 @@ def tell(child: Child, stopping: bool) -> str:
     return end
 
 
-def last_line(child: Child) -> str:
+def position(child: Child) -> str:
     """Where a run is: its name, and the step in the last line of its log."""
     log, name = child.row.folder.log, child.row.config.run.name
     if not log.is_file():

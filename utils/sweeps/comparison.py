@@ -28,6 +28,11 @@ class Group(NamedTuple):
     steps: str
     runs: list[Result]
 
+    @property
+    def label(self) -> str:
+        """What a curve is called: the name, the number of runs, and whether they are unfinished."""
+        return f"{self.name} ({len(self.runs)}{'' if self.runs[0].finished else ', unfinished'})"
+
 
 def measures_of(results: list[Result], metrics: list[str], over: list[str]) -> list[Measure]:
     """The metrics, each as often as it was measured in different ways; without ``metrics`` the main ones of the games.

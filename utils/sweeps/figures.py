@@ -43,7 +43,7 @@ def _draw(group: Group, measure: Measure, over: list[str], by_step: "Axes", by_s
     timed = [second.mean for second in seconds if second.known]
     for panel, x in ((by_step, steps), (by_second, timed)):
         if x and len(x) == len(steps):  # older runs have no seconds
-            panel.plot(x, centre, marker=".", label=f"{group.name} ({len(group.runs)})")
+            panel.plot(x, centre, marker=".", label=group.label)
             panel.fill_between(x, low, high, alpha=0.2)
 
 
@@ -56,10 +56,11 @@ def save_samples(groups: list[Group], path: Path) -> bool:
         return False
     columns = min(len(found), 4)
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(4 * columns, 4.3 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(4 * columns, 4.5 * rows), dpi=100, layout="tight")
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat:
-        panel.axis("off")
+        panel.set(xticks=[], yticks=[])  # axis("off") would leave the title out of the layout
+        panel.spines[:].set_visible(False)
     for panel, (group, image) in zip(panels.flat, found, strict=False):
         panel.imshow(image.permute(1, 2, 0).numpy())
         panel.set_title(f"{group.runs[0].folder.path.name}\nstep {group.steps}", fontsize=8)

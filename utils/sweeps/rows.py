@@ -52,7 +52,7 @@ def rows_of(recipes: list[Path], overrides: list[str]) -> list[Row]:
     Raises UserError for a config that cannot be, and where two rows would have the same folder.
     """
     choices = [values_of(text) for text in overrides]
-    swept = sorted(text.partition("=")[0] for text in overrides if is_swept(text))
+    swept = sorted({text.partition("=")[0] for text in overrides if is_swept(text)})
     rows = [_row(recipe, words, swept) for recipe in recipes for words in itertools.product(*choices)]
     seen: dict[str, Row] = {}
     for row in rows:

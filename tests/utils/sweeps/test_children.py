@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.runs import ROOT
 from utils.run.signals import STOPPED
@@ -51,7 +52,20 @@ def test_children_share_the_cores(monkeypatch, given, jobs, threads):
     monkeypatch.delenv("OMP_NUM_THREADS")
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert children.environment_of(jobs).get("OMP_NUM_THREADS") == threads
+    assert children.environment_of(jobs, 0).get("OMP_NUM_THREADS") == threads
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "devices"),
+    [(None, 3, ["0", "1", "0"]), ("4,7", 3, ["4", "7", "4"]), ("4,7", 1, ["4,7"])],
+)
+def test_children_take_gpus_in_turns(monkeypatch, visible, jobs, devices):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    given = [children.environment_of(jobs, place)["CUDA_VISIBLE_DEVICES"] for place in range(jobs)]
+    assert given == devices
 
 
 def test_several_run_at_a_time(here):
