@@ -11,9 +11,10 @@ from pathlib import Path
 from utils import errors
 from utils.errors import UserError
 from utils.paths import path_of
-from utils.sweeps.comparison import groups_of, measures_of, table_of
+from utils.sweeps.comparison import Group, Measure, groups_of, measures_of, table_of
 from utils.sweeps.figures import save_curves, save_samples
 from utils.sweeps.results import results_of
+from utils.sweeps.tables import Table
 
 SUFFIXES = (".txt", ".md", ".csv", ".png")
 
@@ -38,25 +39,24 @@ def main(arguments: list[str]) -> int:
     groups = groups_of(results, over, errors.warn)
     table = table_of(groups, measures, over, by, options.at)
     print(table.text(), end="")
-    if out:
-        made = {".txt": table.text, ".md": table.markdown, ".csv": table.csv}
-        if out.suffix in made:
-            write(out, made[out.suffix]())
-        elif out.suffix == ".png":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            save_curves(groups, measures, over, out)
-        else:
-            for suffix, text in made.items():
-                write(out / f"table{suffix}", text())
-            save_curves(groups, measures, over, out / "curves.png")
-            save_samples(groups, out / "samples.png")
+    if out and out.suffix in SUFFIXES:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(out, table, groups, measures, over)
+    elif out:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("table.txt", "table.md", "table.csv", "curves.png"):
+            write(out / name, table, groups, measures, over)
+        save_samples(groups, out / "samples.png")
     return 0
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file, and its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def write(path: Path, table: Table, groups: list[Group], measures: list[Measure], over: list[str]) -> None:
+    """Write the form of the comparison that the path's suffix names."""
+    forms = {".txt": table.text, ".md": table.markdown, ".csv": table.csv}
+    if path.suffix in forms:
+        path.write_text(forms[path.suffix](), encoding="utf-8")
+    else:
+        save_curves(groups, measures, over, path)
 
 
 def steps(text: str) -> list[int]:

@@ -73,11 +73,12 @@ class Trackers:
         self.started = {}
 
     def _start(self, name: str, config: Config) -> None:
-        tracker = tracker_of(name, config, self.note[name])
+        note = self.note[name]
+        tracker = tracker_of(name, config, note)
         tracker.start()
-        if name == "mlflow":  # it alone names its runs itself
-            self.note[name]["id"] = tracker.tracker.info.run_id
-        tracker.store_init_configuration({key: _plain(value) for key, value in flat(config).items()})
+        if note["id"] is None:  # mlflow refuses another config for the same run, and names its runs itself
+            note["id"] = tracker.tracker.info.run_id if name == "mlflow" else note["key"]
+            tracker.store_init_configuration({key: _plain(value) for key, value in flat(config).items()})
         self.started[name] = tracker
         self._write()
 

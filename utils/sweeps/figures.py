@@ -22,20 +22,20 @@ def save_curves(groups: list[Group], measures: list[Measure], over: list[str], p
     figure = Figure(figsize=(10, 3 * len(measures)), dpi=100, layout="constrained")
     panels = figure.subplots(len(measures), 2, squeeze=False, sharey="row")
     for measure, (by_step, by_second) in zip(measures, panels, strict=True):
-        for group in groups:
-            _draw(group, measure, over, by_step, by_second)
+        for i, group in enumerate(groups):
+            _draw(group, measure, over, by_step, by_second, colour=f"C{i % 10}")
         by_step.set_ylabel(measure.title)
     panels[-1][0].set_xlabel("steps")
     panels[-1][1].set_xlabel("seconds of training")
-    lines, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside upper center", ncols=min(len(names), 3), frameon=False, fontsize="small")
+    lines = {line.get_label(): line for panel in panels[:, 0] for line in panel.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(path)
 
 
-def _draw(group: Group, measure: Measure, over: list[str], by_step: "Axes", by_second: "Axes") -> None:
-    """The curve of one group, at the steps at which all its runs were measured."""
-    values = [values_of(run, measure, over) for run in group.runs]
-    steps = sorted(set.intersection(*map(set, values)))
+def _draw(group: Group, measure: Measure, over: list[str], by_step: "Axes", by_second: "Axes", colour: str) -> None:
+    """The curve of one group, at the steps at which all of its runs that have the measure were measured."""
+    values = [own for run in group.runs if (own := values_of(run, measure, over))]
+    steps = sorted(set.intersection(*map(set, values))) if values else []
     means = [Means([own[step] for own in values]) for step in steps]
     centre, error = [m.mean for m in means], [m.error or 0.0 for m in means]
     low, high = ([c + sign * e for c, e in zip(centre, error, strict=True)] for sign in (-1, 1))
@@ -43,17 +43,17 @@ def _draw(group: Group, measure: Measure, over: list[str], by_step: "Axes", by_s
     timed = [second.mean for second in seconds if second.known]
     for panel, x in ((by_step, steps), (by_second, timed)):
         if x and len(x) == len(steps):  # older runs have no seconds
-            panel.plot(x, centre, marker=".", label=group.label)
-            panel.fill_between(x, low, high, alpha=0.2)
+            panel.plot(x, centre, marker=".", color=colour, label=group.label)
+            panel.fill_between(x, low, high, color=colour, alpha=0.2)
 
 
-def save_samples(groups: list[Group], path: Path) -> bool:
-    """The last picture of each group's first run, side by side. Returns whether there was any."""
+def save_samples(groups: list[Group], path: Path) -> None:
+    """The last picture of each group's first run, side by side; no file where there are none."""
     from matplotlib.figure import Figure
 
     found = [(group, image) for group in groups if (image := _last_picture(group)) is not None]
     if not found:
-        return False
+        return
     columns = min(len(found), 4)
     rows = -(-len(found) // columns)
     figure = Figure(figsize=(4 * columns, 4.5 * rows), dpi=100, layout="tight")
@@ -65,7 +65,6 @@ def save_samples(groups: list[Group], path: Path) -> bool:
         panel.imshow(image.permute(1, 2, 0).numpy())
         panel.set_title(f"{group.runs[0].folder.path.name}\nstep {group.steps}", fontsize=8)
     figure.savefig(path)
-    return True
 
 
 def _last_picture(group: Group) -> Tensor | None:

@@ -140,6 +140,7 @@ def test_mlflow_is_told_the_id_that_it_gave(tmp_path, stand_in):
     assert train(tmp_path, "log.trackers=[mlflow]") == 0
     assert train(tmp_path, "log.trackers=[mlflow]", "train.steps=14") == 0
     assert [options["run_id"] for _, options in stand_in.started] == [None, "given"]
+    assert len(stand_in.stored) == 1  # it would refuse another number of steps
     assert json.loads((tmp_path / "ring" / NOTE).read_text())["mlflow"]["sent"] >= len(stand_in.sent)
 
 
