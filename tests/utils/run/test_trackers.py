@@ -7,9 +7,11 @@ from types import ModuleType, SimpleNamespace
 from typing import get_args
 
 import pytest
+import torch
 from accelerate import tracking
 
 from tests.runs import run, signal_at
+from utils import pictures
 from utils.config.sections import Tracker
 from utils.errors import UserError
 from utils.run.folder import RunFolder
@@ -63,6 +65,8 @@ def stand_in(monkeypatch) -> type[StandIn]:
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, StandIn)
+    blank = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    monkeypatch.setattr(pictures, "picture", lambda *_, **__: blank)  # Matplotlib would take longer than the runs
     StandIn.started, StandIn.stored, StandIn.sent, StandIn.finished, StandIn.broken_at = [], [], [], 0, None
     return StandIn
 
