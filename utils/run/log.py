@@ -52,13 +52,13 @@ class Log:
         """Flush and close the event file, and end what trackers follow."""
         with _writing(self.folder):
             self.writer.close()
-        if self.trackers:
-            self.send()
+        if self.trackers and self.trackers.started:
+            self.trackers.send(records(self.folder))  # the last evaluation comes after the last checkpoint
             self.trackers.close()
 
     def send(self) -> None:
         """Let trackers have what checkpoints have committed since the last call."""
-        if self.trackers:
+        if self.trackers and self.trackers.newly_committed():
             self.trackers.send(records(self.folder))
 
     @contextlib.contextmanager

@@ -54,15 +54,19 @@ class Trackers:
         self.folder, self.tell = folder, tell
         self.note = _read(folder.path / NOTE)
         self.started: dict[str, GeneralTracker] = {}
+        self.committed: int | None = None  # the step up to which events were sent
         for name in config.log.trackers:
             self.note.setdefault(name, {"key": uuid.uuid4().hex, "id": None, "sent": 0})
             self._attempt(name, lambda name=name: self._start(name, config))
 
+    def newly_committed(self) -> bool:
+        """Whether there is a checkpoint whose events have not been sent."""
+        return bool(self.started) and checkpoint.steps(self.folder.checkpoints)[-1:] not in ([], [self.committed])
+
     def send(self, records: list[Record]) -> None:
         """Send what has been committed and has not been sent of a run that has these ``records``."""
-        if not self.started or not (committed := checkpoint.steps(self.folder.checkpoints)):
-            return
-        events = [event for event in self._events(records) if event.step <= committed[-1]]
+        self.committed = max(checkpoint.steps(self.folder.checkpoints), default=-1)
+        events = [event for event in self._events(records) if event.step <= self.committed]
         for name in list(self.started):
             self._attempt(name, lambda name=name: self._send(name, events))
 
