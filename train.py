@@ -42,6 +42,7 @@ from utils.run.log import Log, say
 from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
+from utils.run.trackers import Trackers
 from utils.run.watch import watched
 from utils.tasks.registry import Task, check_sizes, task_of
 from utils.training import checkpoint, processes, values
@@ -191,7 +192,7 @@ def attempt(
     """Train from ``state`` to the end, a signal or an error. Returns whether the run is finished."""
     first, begin = accelerator.is_main_process, state.step
     with (
-        Log(folder, begin) if first else contextlib.nullcontext() as log,
+        Log(folder, begin, Trackers(cfg, folder, partial(say, folder))) if first else contextlib.nullcontext() as log,
         Saver(cfg, folder, players, state, best_metric(cfg, task), first) as saver,
         Recorder(cfg, task, players, log, stop.group, begin) as recorder,
     ):

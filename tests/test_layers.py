@@ -16,6 +16,7 @@ ORDER = [
     "utils.training",
     "utils.tasks",
     "utils.run",
+    "utils.sweeps",
     "",
 ]  # fmt: skip  ("": the commands)
 APART = {("utils.config", "utils.evaluation"), ("utils.evaluation", "utils.config")}  # neither knows the other

@@ -51,6 +51,10 @@ COMMANDS = {
     "evaluate, no run": (["evaluate.py", "nowhere"], 2),
     "explain, help": (["explain.py", "--help"], 0),
     "explain, no run": (["explain.py", "nowhere"], 2),
+    "compare, help": (["compare.py", "--help"], 0),
+    "compare, no run": (["compare.py", "nowhere"], 2),
+    "sweep, help": (["sweep.py", "--help"], 0),
+    "sweep, printed": (["sweep.py", "seed=0,1", "--print"], 0),
 }
 
 

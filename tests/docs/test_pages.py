@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+import compare
 import evaluate
 import explain
 import sample
+import sweep
 import train
 from tests.runs import ROOT
 from utils.config import loading
@@ -63,6 +65,12 @@ def check_command(words: list[str], monkeypatch) -> None:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(train, "train", lambda config: 0)
         assert train.main(arguments) == 0
+    elif script == "sweep.py":
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sweep, "perform", lambda rows, jobs: 0)
+        assert sweep.main(arguments) == 0
+    elif script == "compare.py":
+        compare.parser().parse_args(arguments)
     elif script in ("sample.py", "evaluate.py", "explain.py"):
         command = {"sample.py": sample, "evaluate.py": evaluate, "explain.py": explain}[script]
         options = command.parser().parse_intermixed_args(arguments)
@@ -96,6 +104,7 @@ def test_command_is_accepted(words, monkeypatch):
         "./flop",
         "accelerate launch train.py configs/digits.yaml train.step=5",
         "sbatch --nodes=2 scripts/slurm.sh configs/digit.yaml",
+        "./flip sweep.py configs/ring.yaml seed=0,1 update.rul=a,b",
     ],
 )
 def test_a_wrong_command_is_found(line, monkeypatch):

@@ -81,14 +81,18 @@ def suggested_name(name: str, changed: dict[str, Any]) -> str:
     old = re.sub(r"-new\d*$", "", name)
     stem, suffix = old, ""
     for key, value in list(changed.items())[:3]:
-        # Of model.name the section is the telling word, of optimizer.critic_lr the key.
-        word = key.removesuffix(".name").rpartition(".")[2]
+        word = short_name(key)
         stem = re.sub(rf"-{word}-[^-]*", "", stem)
         suffix += f"-{word}-{re.sub(r'[^a-z0-9.]+', '_', str(value).lower()).strip('_')[:20]}"
     if stem + suffix != old:
         return stem + suffix
     count = re.search(r"-new(\d*)$", name)
     return f"{old}-new{int(count.group(1) or 1) + 1 if count else ''}"
+
+
+def short_name(key: str) -> str:
+    """The telling word of a key: of model.name the section, of optimizer.critic_lr the key."""
+    return key.removesuffix(".name").rpartition(".")[2]
 
 
 def _defaults(key: str, names: dict[str, Any]) -> list[Any]:

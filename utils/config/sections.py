@@ -35,6 +35,8 @@ Timeout = Annotated[int, Ge(1), Le(7 * 24 * 3600)]  # a week, as long as process
 Limit = Annotated[float, Ge(0), Le(3e38)]  # clamping to more than float32 holds is an error
 Beta = Annotated[float, Ge(0), Lt(1)]
 Optimizer = Annotated[str, OneOf(OPTIMIZERS)]
+# What Accelerate has a tracker for, by the names of their packages.
+Tracker = Annotated[str, OneOf(("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb"))]
 AdaptationMethod = Annotated[str, OneOf(METHODS)]
 INVARIANCE_METHODS = ("dann", "layers", "mada", "source_only")  # those that need no target domain
 InvarianceMethod = Annotated[str, OneOf(INVARIANCE_METHODS)]
@@ -206,6 +208,8 @@ class BurnInConfig:
 class LogConfig:
     """Fields of ``log.*``."""
 
+    trackers: list[Tracker] = field(default_factory=list)  # besides TensorBoard: [wandb], [mlflow, trackio], ...
+    project: str = "flipside"  # what trackers call the project, or the experiment
     every: PositiveInt = 100  # steps between lines of metrics.jsonl and points of TensorBoard curves
 
 

@@ -4,6 +4,12 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# What two records of a metric must agree in, so that their values may be compared.
+PROTOCOL = (
+    "weights", "samples", "features", "features_sha256", "reference", "split", "reference_samples", "truncation",
+    "resizer",
+)  # fmt: skip
+
 
 def record(metric: str, value: float | None, unit: str, note: str, **about: Any) -> Record:
     """A metric, its value, and what was measured: higher_is_better, features, reference, split, ..."""

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.run.folder import RunFolder
+from utils.run.points import points_of
+from utils.run.trackers import Trackers
 from utils.training.checkpoint import sync
 
 
@@ -21,12 +23,13 @@ class Log:
     """Writes to the run's folder, inside a ``with`` block.
 
     Records of steps after ``step``, from which the run goes on, are dropped when it is made: they are done again.
+    ``trackers`` are sent what checkpoints have committed.
     """
 
-    def __init__(self, folder: RunFolder, step: int):
+    def __init__(self, folder: RunFolder, step: int, trackers: Trackers | None = None):
         from torch.utils.tensorboard import SummaryWriter  # half a second that only the process that writes needs
 
-        self.folder, self.begin = folder, step
+        self.folder, self.begin, self.trackers = folder, step, trackers
         kept = _up_to(folder, step)
         _replace_records(folder, kept)
         # Nobody knows which points of ``step`` itself a kill has let through: they are drawn anew, each of them once.
@@ -46,9 +49,17 @@ class Log:
             self.close()
 
     def close(self) -> None:
-        """Flush and close the event file."""
+        """Flush and close the event file, and end what trackers follow."""
         with _writing(self.folder):
             self.writer.close()
+        if self.trackers and self.trackers.started:
+            self.trackers.send(records(self.folder))  # the last evaluation comes after the last checkpoint
+            self.trackers.close()
+
+    def send(self) -> None:
+        """Let trackers have what checkpoints have committed since the last call."""
+        if self.trackers and self.trackers.newly_committed():
+            self.trackers.send(records(self.folder))
 
     @contextlib.contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -80,16 +91,8 @@ class Log:
 
     def _draw(self, record: dict[str, Any]) -> None:
         """The TensorBoard points of a record."""
-        if record["kind"] == "train":
-            points = {f"train/{name}": value for name, value in record.items() if name not in ("kind", "step")}
-        elif record["kind"] == "metric":
-            kind = "oracle" if record.get("oracle") else "metric"
-            points = {f"{kind}/{record['metric'].replace(' ', '_')}": record["value"]}
-        else:
-            points = {}
-        for name, value in points.items():
-            if isinstance(value, int | float):
-                self.writer.add_scalar(name, value, record["step"])
+        for name, value in points_of(record).items():
+            self.writer.add_scalar(name, value, record["step"])
 
     def scores(self, step: int, scores: dict[str, Tensor]) -> None:
         """Distributions of the critic's scores, by name (real_score)."""
@@ -137,11 +140,15 @@ def _writing(folder: RunFolder) -> Iterator[None]:
 
 def records(folder: RunFolder) -> list[dict[str, Any]]:
     """The records in metrics.jsonl, in their order; a line that is cut short or damaged is left out."""
+    return parsed(folder.metrics.read_bytes()) if folder.metrics.is_file() else []
+
+
+def parsed(lines: bytes) -> list[dict[str, Any]]:
+    """The records in the text of a metrics.jsonl, without lines that hold none."""
     found = []
-    if folder.metrics.is_file():
-        for line in folder.metrics.read_bytes().split(b"\n"):
-            with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
-                found.append(json.loads(line.decode()))
+    for line in lines.split(b"\n"):
+        with contextlib.suppress(ValueError):  # no JSON, or no UTF-8
+            found.append(json.loads(line.decode()))
     return [x for x in found if isinstance(x, dict) and "kind" in x and isinstance(x.get("step"), int)]
 
 

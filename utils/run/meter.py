@@ -10,19 +10,23 @@ from torch import Tensor
 
 from utils.training.processes import ProcessGroup
 
+TIMES = ("images_per_second", "seconds", "cpu_seconds")  # what is read that differs from one machine to the next
 NEVER = 2**62  # stands for "at no step" in a tensor of steps
 
 
 class Meter:
-    """Keeps statistics on the device until they are read, which alone waits for it."""
+    """Keeps statistics on the device until they are read, which alone waits for it.
 
-    def __init__(self, group: ProcessGroup) -> None:
-        self.group = group
+    ``seconds`` and ``cpu_seconds`` are what the training has taken so far, before this meter included.
+    """
+
+    def __init__(self, group: ProcessGroup, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        self.group, self.seconds, self.cpu_seconds = group, seconds, cpu_seconds
         # By the names that a turn reports: the step and the values of each turn. Sums, and the search for NaN, are left
         # to the reading: they would cost every step several operations.
         self.turns: dict[tuple[str, ...], list[tuple[int, Tensor]]] = defaultdict(list)
         self.scores: dict[str, Tensor] = {}  # the last scores [N] of each name
-        self.since = time.perf_counter()
+        self.since, self.cpu_since = time.perf_counter(), time.process_time()
 
     def add(self, step: int, report: dict[str, Tensor]) -> None:
         """Take in what one turn of a step reports: scalars, and scores ``[N]``, which count with their mean."""
@@ -35,10 +39,11 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The clock stands still inside."""
-        begin = time.perf_counter()
+        """The clocks stand still inside."""
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         yield
         self.since += time.perf_counter() - begin
+        self.cpu_since += time.process_time() - cpu_begin
 
     def first_not_finite(self) -> dict[str, int]:
         """Statistics that have been NaN or infinite in any process since the last reading, each with the first step."""
@@ -58,7 +63,9 @@ class Meter:
         return found
 
     def read(self, images: int) -> dict[str, float]:
-        """Means since the last reading, over all processes, and images per second where ``images`` were seen since."""
+        """Means since the last reading, over all processes; images per second where ``images`` were seen since; and the
+        seconds of the training so far, by the clock and of CPU time on all threads of this process.
+        """
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         for names, turns in self.turns.items():
@@ -68,10 +75,13 @@ class Meter:
                 counts[name] += len(turns)
         means = self.group.means([total / counts[name] for name, total in totals.items()])
         values = dict(zip(totals, means, strict=True))
-        seconds = time.perf_counter() - self.since
+        now, cpu_now = time.perf_counter(), time.process_time()
+        seconds = now - self.since
         values["images_per_second"] = images / seconds if seconds > 0 else 0.0  # clocks of some machines stand still
+        self.seconds, self.cpu_seconds = self.seconds + seconds, self.cpu_seconds + cpu_now - self.cpu_since
+        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
         self.turns.clear()
-        self.since = time.perf_counter()
+        self.since, self.cpu_since = now, cpu_now
         return values
 
 

@@ -29,6 +29,18 @@ def not_finite(names: str, step: int) -> NotFiniteError:
     )
 
 
+def spent(log: Log | None, step: int) -> tuple[float, float]:
+    """The seconds and CPU seconds of training until ``step``, from which a run goes on, as its records have them.
+
+    The steps between the last line and the checkpoint count as much as the average step.
+    """
+    lines = [record for record in records(log.folder) if "cpu_seconds" in record] if log and step else []
+    if not lines:
+        return 0.0, 0.0
+    share = step / lines[-1]["step"]
+    return share * lines[-1]["seconds"], share * lines[-1]["cpu_seconds"]
+
+
 class Recorder:
     """Records a run from step ``begin`` on. ``log`` is None in processes that write nothing."""
 
@@ -36,7 +48,7 @@ class Recorder:
         self, config: Config, task: Task, players: Players, log: Log | None, group: ProcessGroup, begin: int
     ) -> None:
         self.config, self.task, self.players, self.log, self.begin = config, task, players, log, begin
-        self.meter = Meter(group)
+        self.meter = Meter(group, *spent(log, begin))
         self.written = self.done = begin  # the step of the last line, and the last step that was taken in
         self.bar: tqdm | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)  # values of the last lines
@@ -106,6 +118,8 @@ class Recorder:
         self.recent.append(found)
         self._warn_if_the_critic_dominates(step)
         self._warn_if_the_gradient_vanishes(step)
+        with self.paused():  # the network may be slow
+            self.log.send()
 
     def _named(self, statistic: str) -> str:
         """A statistic with the sides' names in this game: critic_accuracy_real is critic_accuracy_source."""

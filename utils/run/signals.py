@@ -17,10 +17,11 @@ class Interrupted(Exception):  # noqa: N818  (no error: somebody wants the run t
 class StopSignals:
     """Inside the ``with`` block SIGTERM, SIGINT, SIGUSR1 and SIGHUP only set ``name``.
 
-    A second SIGINT interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays so.
+    A second SIGINT interrupts at once. A SIGHUP that is ignored, as under ``nohup``, stays so. Where ``group`` is None
+    no other process is asked, and ``name`` is all that there is to read.
     """
 
-    def __init__(self, group: ProcessGroup) -> None:
+    def __init__(self, group: ProcessGroup | None) -> None:
         self.group = group
         self.name: str | None = None
         self._interruptible = False

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from tests.no_waiting import NoWaiting
-from utils.run.meter import Meter, gradient_norm
+from utils.run.meter import TIMES, Meter, gradient_norm
 from utils.training.processes import ProcessGroup
+
+ALONE = ProcessGroup(SimpleNamespace(num_processes=1, process_index=0))
 
 
 def alone() -> Meter:
-    return Meter(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0)))
+    return Meter(ALONE)
 
 
 def reports(n: int) -> list[dict[str, torch.Tensor]]:
@@ -35,13 +37,16 @@ def naive(seen: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     return {name: sum(value) / len(value) for name, value in values.items()}
 
 
+def without_times(read: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in read.items() if name not in TIMES}
+
+
 def test_means_are_those_of_a_plain_loop_and_nothing_waits():
     meter, seen = alone(), reports(7)
     with NoWaiting():
         for step, report in enumerate(seen):
             meter.add(step, report)
-    means = meter.read(images=0)
-    means.pop("images_per_second")
+    means = without_times(meter.read(images=0))
     assert means == naive(seen)
 
 
@@ -52,8 +57,7 @@ def test_a_meter_starts_again_after_reading():
     meter.read(images=0)
     for step, report in enumerate(seen[4:]):
         meter.add(step, report)
-    means = meter.read(images=0)
-    means.pop("images_per_second")
+    means = without_times(meter.read(images=0))
     assert means == naive(seen[4:])
 
 
@@ -93,7 +97,7 @@ def test_a_mean_of_integers_and_of_half_precision():
 
 
 def test_the_speed_is_of_the_time_since_the_last_reading(monkeypatch):
-    now = iter([10.0, 14.0, 14.0, 16.0, 16.0])
+    now = iter([10.0, 14.0, 16.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     meter = alone()
     for images, want in ((100, 25.0), (100, 50.0)):
@@ -102,14 +106,23 @@ def test_the_speed_is_of_the_time_since_the_last_reading(monkeypatch):
 
 
 def test_a_pause_does_not_count(monkeypatch):
-    """From 10 to 20, of which 12 to 18 is a pause: 4 seconds of training."""
-    now = iter([10.0, 12.0, 18.0, 20.0, 20.0])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    """From 10 to 20, of which 12 to 18 is a pause: 4 seconds of training. The processor counts twice as fast here."""
+    for name, times in (("perf_counter", [10.0, 12.0, 18.0, 20.0]), ("process_time", [20.0, 24.0, 36.0, 40.0])):
+        monkeypatch.setattr(time, name, iter(times).__next__)
     meter = alone()
     meter.add(0, {"x": torch.tensor(1.0)})
     with meter.paused():
         pass
-    assert meter.read(images=100)["images_per_second"] == 25.0
+    read = meter.read(images=100)
+    assert {name: read[name] for name in TIMES} == {"images_per_second": 25.0, "seconds": 4.0, "cpu_seconds": 8.0}
+
+
+def test_seconds_add_up_over_readings_and_go_on_from_before(monkeypatch):
+    for name, times in (("perf_counter", [10.0, 14.0, 15.0]), ("process_time", [0.0, 1.0, 3.0])):
+        monkeypatch.setattr(time, name, iter(times).__next__)
+    meter = Meter(ALONE, 100.0, 50.0)
+    read = [meter.read(images=1) for _ in range(2)]
+    assert [(line["seconds"], line["cpu_seconds"]) for line in read] == [(104.0, 51.0), (105.0, 53.0)]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -139,11 +152,11 @@ def test_a_quantity_of_two_kinds_of_turns_has_the_earlier_step():
 
 def test_nothing_is_read_of_nothing():
     assert alone().first_not_finite() == {}
-    assert alone().read(images=0).keys() == {"images_per_second"}
+    assert alone().read(images=0).keys() == set(TIMES)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 2.0])
 def test_a_clock_that_stands_still_or_goes_back_gives_no_speed(monkeypatch, seconds):
-    now = iter([10.0, 10.0 + seconds, 10.0 + seconds])
+    now = iter([10.0, 10.0 + seconds])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     assert alone().read(images=8)["images_per_second"] == (4.0 if seconds > 0 else 0.0)

@@ -9,6 +9,7 @@ from adversarial.passes import Turn
 from tests.runs import alone
 from tests.utils.run.scripted import Run, scripted
 from utils.run.log import records
+from utils.run.meter import TIMES
 from utils.run.recorder import NotFiniteError, Recorder
 
 
@@ -50,10 +51,22 @@ def test_the_values_of_a_line(run):
     want = {"critic_loss": 0.5, "real_score": 1.0, "fake_score": -1.0, "generator_gradient_norm": 3.0}
     want |= {"critic_gradient_norm": 3.0, "generator_learning_rate": 0.1, "critic_learning_rate": 0.2}
     assert want | {"kind": "train", "step": 2, "coefficient": 0.5} == {
-        name: value for name, value in first.items() if name != "images_per_second"
+        name: value for name, value in first.items() if name not in TIMES
     }
     assert (second["real_score"], second["coefficient"]) == (3.0, 0.75)
     assert first["images_per_second"] > 0
+    assert 0 < first["seconds"] < second["seconds"]
+    assert 0 < first["cpu_seconds"] < second["cpu_seconds"]
+
+
+@pytest.mark.parametrize(("step", "share"), [(2, 1.0), (3, 1.5), (1, 0.0)])
+def test_seconds_go_on_where_a_resumed_run_does(run, step, share):
+    """From the last line that is kept; a checkpoint between two lines has taken as much more as it has steps."""
+    with run.begun(0) as (recorder, _, _):
+        for number, seconds in ((2, 100.0), (4, 200.0)):
+            recorder.log.record("train", number, {"seconds": seconds, "cpu_seconds": 3 * seconds})
+    with run.begun(step) as (recorder, _, _):
+        assert (recorder.meter.seconds, recorder.meter.cpu_seconds) == (100 * share, 300 * share)
 
 
 def test_sides_have_their_names(run):
