@@ -132,6 +132,8 @@ def train(cfg: Config) -> int:
             return 0
         with stop.group.first_alone():  # where a download is asked for, one process does it
             data = task.load(cfg)
+        for note in data.notes:
+            tell(note)
         digest = agreed_digest(data, stop.group)
         generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:

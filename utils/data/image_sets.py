@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adversarial.draws import rng
 from utils.data.files import reason
-from utils.data.fitting import FittedImages, fit
+from utils.data.fitting import FittedImages, fit, size_of
 from utils.data.photographs import blend, read_photographs
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
@@ -38,7 +38,7 @@ def _data_set(
 ) -> DataSet:
     """A set of two splits, each of uint8 images ``[n, C, H, W]`` and labels ``[n]``, at ``data.resolution``."""
     what = f"Every image of {config.name}"
-    train, test = (Resident(fit(x, config.resolution, config.fit, what), label) for x, label in (train, test))
+    train, test = (Resident(fit(x, size_of(config), config.fit, what), label) for x, label in (train, test))
     return DataSet(config.name, train.shape, len(class_names), train, test, class_names=class_names)
 
 
@@ -181,7 +181,7 @@ class MnistM(TorchvisionSet):
 def mnist_m(config: MnistM, seed: int) -> DataSet:
     """MNIST on patches of the photographs below ``data.photos`` (BSDS500 in the paper); they stay the same."""
     plain = mnist(replace(config, name="mnist"), seed)
-    photos = read_photographs(config.photos, config.resolution)
+    photos = read_photographs(config.photos, size_of(config))
     train, test = (
         (blend(split.x, photos, seed, name), split.label)
         for name, split in (("train", plain.train), ("test", plain.test))
