@@ -30,7 +30,7 @@ KEYS = {
     "digits": IMAGES,
     "ring": ["name"],
     "grid": ["name"],
-    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "usps", "svhn", "stacked_mnist"), TORCHVISION),
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "cifar100", "usps", "svhn", "stacked_mnist"), TORCHVISION),
     "mnist_m": [*TORCHVISION, "photos"],
     "folder": [*FILES, "validation"],
     "zip": [*FILES, "validation"],
