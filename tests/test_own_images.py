@@ -1,5 +1,7 @@
 """Runs on a folder of images: what they say of it, how they show images that are no squares, and a look beforehand."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -44,10 +46,18 @@ def test_stretched_images_are_shown_in_their_own_shape(tmp_path, photos, capsys)
     assert shape_in_grid(capsys.readouterr().out.strip(), 2, 2) == (64, 96)
 
 
-def test_rectangles_are_trained_on_as_they_are(tmp_path, photos):
+def test_rectangles_of_two_classes_are_trained_on_and_measured_as_they_are(tmp_path, photos):
+    for i in range(40):
+        path = tmp_path / f"photos/{i:02d}.png"
+        path.parent.joinpath(str(i % 2)).mkdir(exist_ok=True)
+        path.rename(path.parent / str(i % 2) / path.name)
     assert run(tmp_path, *photos, "data.resolution=[16,24]", "sample.count=4") == 0
     image = pictures.load(tmp_path / "digits-photos/samples/step-00000002.png")
     assert image.shape[1:] == (2 + 2 * (3 * 16 + 2), 2 + 2 * (3 * 24 + 2))  # small images are enlarged
+    records = (tmp_path / "digits-photos/metrics.jsonl").read_text().splitlines()
+    measured = [record for record in map(json.loads, records) if record["kind"] == "metric"]
+    assert "Fréchet distance" in {record["metric"] for record in measured}
+    assert {record["reference_samples"] for record in measured} == {4}, "the held-out images"
 
 
 def test_a_look_at_the_data_trains_nothing(tmp_path, photos, capsys):

@@ -158,11 +158,11 @@ def test_spectral_norm_has_largest_singular_value_one():
 
 
 WRONG = {
-    "resolution": ((3, 48, 48), {}, "48, 48"),
-    "no multiple": ((3, 32, 60), {}, "32, 60"),
+    "resolution": ((3, 48, 48), {}, "48x48"),
+    "no multiple": ((3, 32, 60), {}, "32x60"),
     "critic's norm": ((3, 32, 32), {"critic_norm": "layer"}, "'layer' is unknown"),
     "generator's norm": ((3, 32, 32), {"generator_norm": "instance"}, "'instance' is unknown"),
-    "points": ((2,), {}, "shorter side"),
+    "points": ((2,), {}, "makes images, not samples"),
 }
 
 

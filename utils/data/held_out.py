@@ -41,8 +41,8 @@ def at_random(count: int, label: Tensor | None, share: float) -> Split:
         mixed = mixed[label[mixed].argsort(stable=True)]
         alone = torch.bincount(label)[label[mixed]] == 1
         mixed = mixed[~alone]
-    held = min(held, len(mixed) - 1)
-    chosen = torch.zeros(count, dtype=torch.bool)
+    held = min(held, len(mixed))
     # Every so many-th of the images in the order of their classes.
-    chosen[mixed[torch.arange(max(held, 0)) * len(mixed) // max(held, 1)]] = True
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[mixed[torch.arange(held) * len(mixed) // max(held, 1)]] = True
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()

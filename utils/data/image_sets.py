@@ -150,7 +150,7 @@ def svhn(config: TorchvisionSet, seed: int) -> DataSet:
 def _torchvision(config: TorchvisionSet, folder: str, read: Callable) -> DataSet:
     """A set that torchvision keeps in ``folder`` below the root.
 
-    ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split, and the names of the classes.
+    ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split, and the classes' names.
     Raises UserError if the folder does not exist or cannot be read.
     """
     root = path_of(config.root)

@@ -19,7 +19,7 @@ def read_photographs(photos: str, size: tuple[int, int]) -> list[Tensor]:
 
     folder = path_of(photos)
     if not photos or not folder.is_dir():
-        raise UserError(f"mnist_m needs photographs: there is no folder data.photos='{photos}'.")
+        raise UserError(f"mnist_m needs photographs: there is no folder data.photos='{photos}'; set it to one.")
     files = folder_files(folder)
     decoded = [tv.pil_to_tensor(open_image(files, name).convert("RGB")) for name in files.names]
     for name, photo in zip(files.names, decoded, strict=True):

@@ -63,7 +63,7 @@ def _notes(files: Files, broken: list[str], headers: dict[str, Header], gray: bo
     if len(files.names) < FEW:
         yield (
             f"warning: {len(files.names)} images are too few to train on: the critic learns them by heart, and the "
-            f"generator copies them; collect {FEW} or more, and set augment.name=diffaugment."
+            f"generator copies them; collect {FEW} or more, and augment them (augment.name=diffaugment)."
         )
 
 

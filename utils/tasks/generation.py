@@ -276,7 +276,8 @@ def _check_augmentation(config: Config, shape: tuple[int, ...]) -> None:
     if config.augment.name != "none" and not (_is_square_image(shape) and shape[0] in (1, 3)):
         raise UserError(
             f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the samples of shape "
-            f"{shape} in data.name={config.data.name}; use augment.name=none, or data.fit=stretch for rectangles."
+            f"{shape} in data.name={config.data.name}; use augment.name=none, or data.fit=stretch with a square "
+            "data.resolution."
         )
 
 
