@@ -1,6 +1,7 @@
 """From a YAML file that may name a ``base:``, and ``key=value`` overrides, to a checked ``Config``."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -70,7 +71,8 @@ def _run_name(recipe: Path, files: list[Source], data: Any) -> str:
     own = OmegaConf.merge(*[content.get("data", {}) for _, content in files])
     name = data.name if data.name != own.get("name", Config().data.name) else ""
     if data.name in OWN_FILES and (name or data.root != own.get("root", type(data)().root)):
-        name = path_of(data.root).resolve().name.removesuffix(".zip") or data.name
+        folder = os.path.basename(os.path.abspath(path_of(data.root))).removesuffix(".zip")  # without asking the disk
+        name = re.sub(r"[^\w.-]+", "_", folder)[:100] or data.name
     return f"{recipe.stem}-{name}" if name else recipe.stem
 
 

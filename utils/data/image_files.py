@@ -20,6 +20,7 @@ from utils.errors import UserError
 from utils.paths import path_of
 
 CLASSES_SHOWN = 20
+FEW = 100  # images of the smallest sets that DiffAugment's paper trains on (Zhao et al. 2020, section 4.4)
 
 
 @dataclass
@@ -122,7 +123,7 @@ def _data_set(config: OwnImages, found: Survey, label: Tensor | None, class_name
     classes = 0 if label is None else int(label.max()) + 1
     return DataSet(
         config.name, samples.shape, classes, train, test if len(test) else None, class_names=class_names,
-        notes=(*files.notes, *_on_classes(label, class_names), note),
+        notes=(*files.notes, *_on_classes(label, class_names), note, *_on_few_images(len(train))),
         aspect=found.aspect if config.fit == "stretch" else None,
     )  # fmt: skip
 
@@ -134,6 +135,14 @@ def _on_classes(label: Tensor | None, names: tuple[str, ...]) -> Iterator[str]:
     listed = [f"{names[i] if names else i} {count:,}" for i, count in enumerate(counts[:CLASSES_SHOWN])]
     more = f", and {len(counts) - CLASSES_SHOWN:,} more" if len(counts) > CLASSES_SHOWN else ""
     yield f"{len(counts):,} classes, with images of each: {', '.join(listed)}{more}."
+
+
+def _on_few_images(count: int) -> Iterator[str]:
+    if count < FEW:
+        yield (
+            f"warning: {count} images are few to train on: the critic may learn them by heart and the generator copy "
+            f"them; collect {FEW} or more, and augment them (augment.name=diffaugment)."
+        )
 
 
 def image_samples(

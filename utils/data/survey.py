@@ -13,7 +13,6 @@ from utils.errors import UserError
 
 # Headers are read of so many files, spread evenly, and copies are looked for in sets of up to so many.
 LOOKED_AT = 20_000
-FEW = 100  # images of the smallest sets that DiffAugment's paper trains on (Zhao et al. 2020, section 4.4)
 
 
 class Survey(NamedTuple):
@@ -60,11 +59,6 @@ def _notes(files: Files, broken: list[str], headers: dict[str, Header], gray: bo
         f"'{files.root}': {len(files.names):,} images {span} pixels, read {'in gray' if gray else 'in colour'} "
         f"(Pillow's modes: {kinds}){of}."
     )
-    if len(files.names) < FEW:
-        yield (
-            f"warning: {len(files.names)} images are too few to train on: the critic learns them by heart, and the "
-            f"generator copies them; collect {FEW} or more, and augment them (augment.name=diffaugment)."
-        )
 
 
 def _of_copies(files: Files) -> list[str]:

@@ -389,7 +389,7 @@ FOLDER = "data: {name: folder, root: data/images}"
     [
         (FOLDER, [], "mine"),
         (FOLDER, ["data.root=data/images"], "mine"),
-        (FOLDER, ["data.root=/elsewhere/my photos/"], "mine-my photos"),
+        (FOLDER, ["data.root=/elsewhere/my photos/"], "mine-my_photos"),
         (FOLDER, ["data.root=a/v1.5"], "mine-v1.5"),
         (FOLDER, ["data.name=zip", "data.root=a/b.zip"], "mine-b"),
         (FOLDER, ["data.name=zip"], "mine-images"),

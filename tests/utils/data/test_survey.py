@@ -21,7 +21,7 @@ def write(root: Path, files: dict[str, bytes]) -> OwnImages:
 
 
 def test_the_notes_say_what_was_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.data.survey.FEW", 0)
+    monkeypatch.setattr(image_files, "FEW", 0)
     files = {
         "a/0.png": png(picture(0, (16, 24))),
         "a/1.png": png(picture(1, (40, 30), "RGBA")),
@@ -54,11 +54,12 @@ def test_images_outside_of_the_class_folders_are_named(tmp_path):
     assert want in data.notes
 
 
-def test_a_set_that_is_too_small_is_warned_of(tmp_path):
-    config = write(tmp_path, {f"{i}.png": png(picture(i, (4, 4))) for i in range(99)})
-    assert any("99 images are too few to train on" in note for note in load(config, 0).notes)
-    write(tmp_path, {"99.png": png(picture(99, (4, 4)))})
-    assert not any("too few" in note for note in load(config, 0).notes)
+def test_a_set_that_is_too_small_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "FEW", 5)
+    config = write(tmp_path, {f"{i}.png": png(picture(i)) for i in range(4)})
+    assert any("4 images are few to train on" in note for note in load(config, 0).notes)
+    write(tmp_path, {"4.png": png(picture(4))})
+    assert not any("few to train on" in note for note in load(config, 0).notes)
 
 
 def test_many_classes_are_not_all_listed(tmp_path):
