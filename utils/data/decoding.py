@@ -92,9 +92,11 @@ def rgb(background: Any) -> tuple[int, int, int]:
 
     Raises ValueError for anything else.
     """
-    from PIL import ImageColor  # here for a fast start-up
-
+    if background in ("black", "white"):  # the usual ones need no Pillow, for a fast start-up
+        return (0, 0, 0) if background == "black" else (255, 255, 255)
     if isinstance(background, str):
+        from PIL import ImageColor
+
         return ImageColor.getrgb(background)[:3]
     levels = [background] * 3 if isinstance(background, int) else list(background)
     if len(levels) != 3 or not all(isinstance(level, int) and 0 <= level <= 255 for level in levels):
