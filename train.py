@@ -177,7 +177,7 @@ def train(cfg: Config) -> int:
 
 
 def rehearse(cfg: Config) -> int:
-    """Say what the data are, draw a sheet of them, and take a few steps to tell what a run needs. Nothing is kept."""
+    """Say what the data are, draw a sheet of them, and tell from a few steps what a run needs; no run begins."""
     task, accelerator = task_of(cfg), processes.start(cfg)
     first, device, group = accelerator.is_main_process, accelerator.device, ProcessGroup(accelerator)
     with group.first_alone():
