@@ -39,7 +39,7 @@ def test_stretched_images_are_shown_in_their_own_shape(tmp_path, photos, capsys)
     folder = tmp_path / "digits-photos"
     assert shape_in_grid(folder / "samples/step-00000002.png", 2, 2) == (64, 96)
     log = (folder / "log.txt").read_text()
-    assert "40 images of 24x16 pixels, read in colour (Pillow's modes: 40 RGB)" in log
+    assert "40 images of 24x16 pixels, in colour (Pillow's modes: 40 RGB)" in log
     assert "Held out: 4 images" in log
     capsys.readouterr()
     assert sample.main([str(folder), "--count", "4", "--columns", "2"]) == 0

@@ -56,7 +56,7 @@ def _notes(files: Files, broken: list[str], headers: dict[str, Header], gray: bo
     kinds = ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
     of = "" if len(headers) == len(files.names) else f", by the headers of {len(headers):,} of them"
     yield (
-        f"'{files.root}': {len(files.names):,} images {span} pixels, read {'in gray' if gray else 'in colour'} "
+        f"'{files.root}': {len(files.names):,} images {span} pixels, {'all gray' if gray else 'in colour'} "
         f"(Pillow's modes: {kinds}){of}."
     )
 

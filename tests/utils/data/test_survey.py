@@ -35,7 +35,7 @@ def test_the_notes_say_what_was_found(tmp_path, monkeypatch):
     assert load(write(tmp_path, files), 0).notes == (
         "Left out, for their suffix is no image's: 2 .txt, 1 no suffix ('b/more.txt', 'b/notes.txt', 'README').",
         "Left out, for they cannot be read as images: 'b/broken.png'.",
-        f"'{tmp_path}': 4 images from 8x8 to 40x30 pixels, read in colour (Pillow's modes: 2 L, 1 RGB, 1 RGBA).",
+        f"'{tmp_path}': 4 images from 8x8 to 40x30 pixels, in colour (Pillow's modes: 2 L, 1 RGB, 1 RGBA).",
         "1 file has the same bytes as another one, such as 'b/2.png' and 'b/copy.png': copies may lie on both sides "
         "of a held-out split.",
         "2 classes, with images of each: a 2, b 2.",
