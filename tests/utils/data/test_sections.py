@@ -48,7 +48,7 @@ DEFAULTS = {
     "background": "black",
 }  # fmt: skip
 BOUNDS = {
-    "workers": "Ge(ge=0)",
+    "workers": "Ge(ge=0), Le(le=1024)",
     "resident_gib": "Ge(ge=0)",
     "validation": "Gt(gt=0), Lt(lt=1)",
     "resolution": "a whole number from 1 up or two of them, [height,width]",
