@@ -26,7 +26,7 @@ from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.passes import Strengths, Turn
 from adversarial.rules import RULES
-from utils import errors
+from utils import errors, pictures
 from utils.config import loading, recipes
 from utils.config.identity import identity
 from utils.config.reading import is_override
@@ -34,6 +34,7 @@ from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import NotFiniteError, UserError
 from utils.paths import path_of
+from utils.run import rehearsal
 from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data, check_records
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
@@ -133,6 +134,8 @@ def train(cfg: Config) -> int:
             return 0
         with stop.group.first_alone():  # where a download is asked for, one process does it
             data = task.load(cfg)
+        for note in data.notes:
+            tell(note)
         digest = agreed_digest(data, stop.group)
         generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:
@@ -172,6 +175,28 @@ def train(cfg: Config) -> int:
         finished = not stop.group.any(not finished)
     accelerator.end_training()
     return 0 if finished else STOPPED
+
+
+def rehearse(cfg: Config) -> int:
+    """Say what the data are, draw a sheet of them, and tell from a few steps what a run needs; no run begins."""
+    task, accelerator = task_of(cfg), processes.start(cfg)
+    first, device, group = accelerator.is_main_process, accelerator.device, ProcessGroup(accelerator)
+    with group.first_alone():
+        data = task.load(cfg)
+    if first:
+        for note in data.notes:
+            print(note)
+        if (sheet := rehearsal.contact_sheet(data)) is not None:
+            print(f"Images as they are trained on: {pictures.save(sheet, RunFolder.of(cfg).path / 'data.png')}")
+    players = Players.build(cfg, *task.networks(cfg, task.sizes(data)), device)
+    game, feed = task.game(cfg, players, data, accelerator), feed_of(cfg, data, accelerator, 0)
+    recorder = Recorder(cfg, task, players, None, group, 0)
+    seconds = rehearsal.seconds_a_step(
+        cfg, lambda step: train_step(cfg, game, players, next(feed), recorder, step), device
+    )
+    if first:
+        print(rehearsal.estimate(cfg, seconds, rehearsal.peak_gib(device), device))
+    return 0
 
 
 @contextlib.contextmanager
@@ -235,13 +260,14 @@ def warm_up(cfg: Config, game: Game, players: Players, batches: list[Round]) -> 
 
 
 def main(arguments: list[str]) -> int:
-    """Parse ``[recipe.yaml] [key=value ...] [--print-config | --list]`` and train."""
+    """Parse ``[recipe.yaml] [key=value ...] [--print-config | --check-data | --list]`` and train."""
     parser = argparse.ArgumentParser(
         description="Train a recipe; the same command again resumes.",
         epilog="Every key and its meaning: python train.py --print-config",
     )
     parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/digits.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
+    parser.add_argument("--check-data", action="store_true", help="show the data, estimate time and memory, and exit")
     parser.add_argument("--list", action="store_true", help="show the recipes of configs/ and exit")
     options = parser.parse_intermixed_args(arguments)
     if options.list:
@@ -256,7 +282,7 @@ def main(arguments: list[str]) -> int:
     if options.print_config:
         print(to_yaml(cfg), end="")
         return 0
-    return train(cfg)
+    return rehearse(cfg) if options.check_data else train(cfg)
 
 
 if __name__ == "__main__":

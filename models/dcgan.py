@@ -1,4 +1,4 @@
-"""DCGAN: strided convolutions, no pooling (Radford et al. 2016), for square images of 8 to 128 pixels.
+"""DCGAN: strided convolutions, no pooling (Radford et al. 2016), for images of 8 to 128 pixels.
 
 In the class-conditional pair an embedding of the label is concatenated to the latent, and the critic's score adds
 the inner product of its features with an embedding of the label (projection critic: Miyato and Koyama 2018, eq. 3).
@@ -13,6 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from models.rectangles import doublings
 
 RESOLUTIONS = (8, 16, 32, 64, 128)
 Norm = Literal["none", "batch", "group", "spectral"]
@@ -32,9 +34,9 @@ class Config:
 
 
 class Generator(nn.Module):
-    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, R, R]`` in [-1, 1].
+    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, H, W]`` in [-1, 1].
 
-    ``shape`` is (C, R, R) and ``classes`` 0 without labels. Raises ValueError for another resolution or norm.
+    ``shape`` is (C, H, W) and ``classes`` 0 without labels. Raises ValueError for another resolution or norm.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
@@ -44,7 +46,7 @@ class Generator(nn.Module):
         norm = config.generator_norm
         self.embed = nn.Embedding(classes, config.latent_dim) if classes else None
         size = config.latent_dim * (2 if classes else 1)
-        layers = [nn.Linear(size, widths[0] * base * base), nn.Unflatten(1, (widths[0], base, base))]
+        layers = [nn.Linear(size, widths[0] * math.prod(base)), nn.Unflatten(1, (widths[0], *base))]
         layers += [*_normalise(norm, widths[0]), nn.ReLU(True)]
         for a, b in itertools.pairwise(widths):
             layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), *_normalise(norm, b), nn.ReLU(True)]
@@ -59,7 +61,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images ``[N, C, R, R]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments as the generator's."""
+    """Images ``[N, C, H, W]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments as the generator's."""
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
@@ -69,7 +71,7 @@ class Critic(nn.Module):
         for a, b in itertools.pairwise(widths):
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), *_normalise(norm, b), nn.LeakyReLU(0.2, True)]
         self.features = nn.Sequential(*layers, nn.Flatten())
-        size = widths[-1] * base * base
+        size = widths[-1] * math.prod(base)
         self.last = nn.Linear(size, 1)
         self.embed = nn.Embedding(classes, size) if classes else None
         _initialise(self, norm)
@@ -109,12 +111,13 @@ def _normalise(norm: str, channels: int) -> list[nn.Module]:
     return []
 
 
-def _plan(width: int, shape: tuple[int, ...], norm: str) -> tuple[int, int, list[int]]:
-    """Image channels, the size of the smallest feature map (2 or 4), and the channels from fine to coarse."""
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in RESOLUTIONS:
-        raise ValueError(f"dcgan makes square images of {RESOLUTIONS} pixels, not samples of shape {tuple(shape)}")
-    channels, size, _ = shape
+def _plan(width: int, shape: tuple[int, ...], norm: str) -> tuple[int, tuple[int, int], list[int]]:
+    """Image channels, the size of the smallest feature map (2 or 4 pixels where shorter), and the channels from fine
+    to coarse.
+    """
+    coarsest = 2 if len(shape) == 3 and min(shape[1:]) == 8 else 4
+    count = doublings("dcgan", shape, RESOLUTIONS, coarsest)
     if norm not in NORMS:
         raise ValueError(f"norm '{norm}' is unknown; valid are: {', '.join(NORMS)}")
-    base = min(4, size // 4)
-    return channels, base, [width * 2**i for i in range(int(math.log2(size // base)))]
+    channels, H, W = shape
+    return channels, (H >> count, W >> count), [width * 2**i for i in range(count)]

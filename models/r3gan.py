@@ -15,6 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from models.rectangles import doublings
 from models.resampling import Downsample, Upsample
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256)
@@ -35,19 +36,19 @@ class Config:
 
 
 class Generator(nn.Module):
-    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, R, R]``; no tanh bounds them to [-1, 1].
+    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, H, W]``; no tanh bounds them to [-1, 1].
 
-    ``shape`` is (C, R, R) and ``classes`` 0 without labels. Raises ValueError where R is not offered or ``widths`` and
-    ``group_width`` do not fit.
+    ``shape`` is (C, H, W) and ``classes`` 0 without labels. Raises ValueError where the size is not offered, or
+    ``widths`` and ``group_width`` do not fit.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
-        _check(config, shape)
+        base = _coarsest(config, shape)
         widths = config.widths
         # At a variance of 1 / classes, as in the authors' code, where a linear layer reads one-hot labels.
         self.embed = _embedding(classes, config.latent_dim, 1 / math.sqrt(classes)) if classes else None
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.basis = nn.Parameter(torch.randn(widths[0], *base))
         self.modulation = _linear(config.latent_dim * (2 if classes else 1), widths[0])
         layers = _blocks(config, widths[0])
         for a, b in itertools.pairwise(widths):
@@ -61,7 +62,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images ``[N, C, R, R]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments as the generator's.
+    """Images ``[N, C, H, W]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments as the generator's.
 
     With labels it is a projection critic without an unconditional term: the score is the inner product of what the
     last layer makes of the features with the label's embedding (Huang et al. 2024, appendix D).
@@ -69,14 +70,14 @@ class Critic(nn.Module):
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
-        _check(config, shape)
+        base = _coarsest(config, shape)
         widths = config.widths[::-1]
         layers = [_convolution(shape[0], widths[0])]
         for a, b in itertools.pairwise(widths):
             layers += [*_blocks(config, a), Downsample(), *_change_width(a, b)]
         size = widths[-1]
         self.layers = nn.Sequential(*layers, *_blocks(config, size))
-        self.basis = _convolution(size, size, kernel=4, groups=size)
+        self.basis = _convolution(size, size, kernel=base, groups=size)
         self.last = _linear(size, size if classes else 1)
         self.embed = _embedding(classes, size, 1 / math.sqrt(classes * size)) if classes else None
 
@@ -84,7 +85,7 @@ class Critic(nn.Module):
         return self.score(self.features(x), label)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images to ``[N, widths[0]]``: a map of 4x4 pixels for each channel, weighed by its learned basis."""
+        """Images to ``[N, widths[0]]``: the coarsest map of each channel, weighed by its learned basis."""
         return self.basis(self.layers(x)).flatten(1)
 
     def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
@@ -122,7 +123,7 @@ def _change_width(before: int, after: int) -> list[nn.Module]:
 
 
 def _convolution(
-    inputs: int, outputs: int, kernel: int = 1, groups: int = 1, bias: bool = False, gain: float = 1.0
+    inputs: int, outputs: int, kernel: int | tuple[int, int] = 1, groups: int = 1, bias: bool = False, gain: float = 1.0
 ) -> nn.Conv2d:
     padding = 1 if kernel == 3 else 0
     layer = nn.Conv2d(inputs, outputs, kernel, padding=padding, groups=groups, bias=bias)
@@ -147,13 +148,12 @@ def _embedding(classes: int, size: int, deviation: float) -> nn.Embedding:
     return layer
 
 
-def _check(config: Config, shape: tuple[int, ...]) -> None:
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in RESOLUTIONS:
-        raise ValueError(f"r3gan makes square images of {RESOLUTIONS} pixels, not samples of shape {tuple(shape)}")
-    stages = int(math.log2(shape[1])) - 1
-    if len(config.widths) != stages:
+def _coarsest(config: Config, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of the coarsest map: 4 pixels, and more in the direction of a longer side."""
+    count = doublings("r3gan", shape, RESOLUTIONS)
+    if len(config.widths) != count + 1:
         raise ValueError(
-            f"{shape[1]} pixels are made in {stages} stages from 4 pixels up, and widths {config.widths} has "
+            f"{min(shape[1:])} pixels are made in {count + 1} stages from 4 pixels up, and widths {config.widths} has "
             f"{len(config.widths)} entries"
         )
     for width in config.widths:
@@ -162,3 +162,4 @@ def _check(config: Config, shape: tuple[int, ...]) -> None:
                 f"width {width} times expansion {config.expansion} does not divide into groups of group_width "
                 f"{config.group_width}"
             )
+    return shape[1] >> count, shape[2] >> count

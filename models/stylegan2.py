@@ -1,4 +1,4 @@
-"""StyleGAN2 (Karras et al. 2020a) for square images of 8 to 1024 pixels, with the label as in StyleGAN2-ADA (2020b).
+"""StyleGAN2 (Karras et al. 2020a) for images of 8 to 1024 pixels, with the label as in StyleGAN2-ADA (2020b).
 
 Layers that the authors run in float32 (mapping, styles, demodulation, resampling, the critic's last two) stay there
 under autocast. The papers' networks: ``channel_base: 32768`` is config F, ``channel_base: 16384`` what StyleGAN2-ADA
@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear, one_hot
 
+from models.rectangles import doublings
 from models.resampling import Blur, Downsample, Upsample
 
 RESOLUTIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -38,25 +39,25 @@ class Config:
 
 
 class Generator(nn.Module):
-    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, R, R]``; no tanh bounds them to [-1, 1].
+    """``latent [N, latent_dim]``, ``label [N]`` or None, to images ``[N, C, H, W]``; no tanh bounds them to [-1, 1].
 
     In training every layer adds fresh noise, and some samples mix two styles: both are drawn from torch's global
     random state, which the training loop sets at every step. In evaluation the noise is the same for every sample and
-    no style is mixed, so an image is a function of its latent. ``shape`` is (C, R, R) and ``classes`` 0 without
+    no style is mixed, so an image is a function of its latent. ``shape`` is (C, H, W) and ``classes`` 0 without
     labels. Raises ValueError for another resolution, and for channels or a share that make no sense.
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
-        widths = _plan(config, shape)
+        widths, (height, width) = _plan(config, shape)
         if not 0 <= config.mixing <= 1:
             raise ValueError(f"mixing is {config.mixing} and must be from 0 to 1")
         self.mixing = config.mixing
         self.styles = 2 * len(widths)  # two for each resolution; a to-RGB layer shares that of the layer after it
         self.mapping = Mapping(config.latent_dim, classes, config.latent_dim, config.mapping_layers)
-        self.constant = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.constant = nn.Parameter(torch.randn(widths[0], height, width))
         self.blocks = nn.ModuleList(
-            SynthesisBlock(a, b, shape[0], config.latent_dim, 4 * 2**i)
+            SynthesisBlock(a, b, shape[0], config.latent_dim, (height << i, width << i))
             for i, (a, b) in enumerate(itertools.pairwise([0, *widths]))
         )
 
@@ -72,7 +73,7 @@ class Generator(nn.Module):
         return w
 
     def synthesise(self, w: Tensor) -> Tensor:
-        """Styles ``[N, L, latent_dim]`` to images ``[N, C, R, R]``."""
+        """Styles ``[N, L, latent_dim]`` to images ``[N, C, H, W]``."""
         x, image = self.constant.expand(len(w), -1, -1, -1), None
         for i, block in enumerate(self.blocks):
             x, image = block(x, image, w[:, max(2 * i - 1, 0) : 2 * i + 2])
@@ -88,14 +89,15 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images ``[N, C, R, R]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments and errors as the generator's.
+    """Images ``[N, C, H, W]``, ``label [N]`` or None, to raw scores ``[N]``. Arguments and errors as the generator's.
 
     With labels the score is the inner product of the features' projection with the mapped label (Karras et al. 2020b).
     """
 
     def __init__(self, config: Config, shape: tuple[int, ...], classes: int):
         super().__init__()
-        widths = _plan(config, shape)[::-1]
+        widths, (height, width) = _plan(config, shape)
+        widths.reverse()
         if config.critic not in CRITICS:
             raise ValueError(f"critic '{config.critic}' is unknown; valid are: {', '.join(CRITICS)}")
         grouped = config.minibatch_std > 1
@@ -103,7 +105,7 @@ class Critic(nn.Module):
         layers = [Convolution(shape[0], widths[0], 1)]
         layers += [CriticBlock(a, b, config.critic == "residual") for a, b in itertools.pairwise(widths)]
         layers += [MinibatchDeviation(config.minibatch_std)] if grouped else []
-        layers += [Convolution(size + grouped, size, 3), nn.Flatten(), Dense(16 * size, size)]
+        layers += [Convolution(size + grouped, size, 3), nn.Flatten(), Dense(height * width * size, size)]
         self.layers = nn.Sequential(*layers)
         self.last = Dense(size, size if classes else 1)
         self.mapping = Mapping(0, classes, size, config.label_layers) if classes else None
@@ -149,7 +151,7 @@ class SynthesisBlock(nn.Module):
     What a to-RGB layer makes of them is added to the image so far (output skips: Karras et al. 2020a, figure 7b).
     """
 
-    def __init__(self, inputs: int, outputs: int, channels: int, style: int, size: int):
+    def __init__(self, inputs: int, outputs: int, channels: int, style: int, size: tuple[int, int]):
         super().__init__()
         self.layers = nn.ModuleList([StyledConvolution(inputs, outputs, style, size, double=True)] if inputs else [])
         self.layers.append(StyledConvolution(outputs, outputs, style, size, double=False))
@@ -166,15 +168,15 @@ class SynthesisBlock(nn.Module):
 
 
 class StyledConvolution(nn.Module):
-    """Modulated 3x3 convolution, noise, bias and leaky ReLU, to ``size`` pixels (Karras et al. 2020a, figure 2c)."""
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, to a map of ``size`` (Karras et al. 2020a, figure 2c)."""
 
-    def __init__(self, inputs: int, outputs: int, style: int, size: int, double: bool):
+    def __init__(self, inputs: int, outputs: int, style: int, size: tuple[int, int], double: bool):
         super().__init__()
         self.style = Dense(style, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise", torch.randn(size, size))  # of evaluation
+        self.register_buffer("noise", torch.randn(*size))  # of evaluation
         self.blur = Blur(padding=1, gain=4.0) if double else None
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -305,10 +307,11 @@ def _scaled(x: Tensor, by: Tensor) -> Tensor:
     return x * by.to(x.dtype)[:, :, None, None]
 
 
-def _plan(config: Config, shape: tuple[int, ...]) -> list[int]:
-    """Channels at 4, 8, ..., R pixels."""
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in RESOLUTIONS:
-        raise ValueError(f"stylegan2 makes square images of {RESOLUTIONS} pixels, not samples of shape {tuple(shape)}")
-    if config.channel_base < shape[1]:
-        raise ValueError(f"channel_base {config.channel_base} leaves no channel at {shape[1]} pixels")
-    return [min(config.channel_base // 2**i, config.channel_max) for i in range(2, int(math.log2(shape[1])) + 1)]
+def _plan(config: Config, shape: tuple[int, ...]) -> tuple[list[int], tuple[int, int]]:
+    """Channels at 4, 8, ... pixels of the shorter side, and the size of the coarsest map."""
+    count = doublings("stylegan2", shape, RESOLUTIONS)
+    short = min(shape[1:])
+    if config.channel_base < short:
+        raise ValueError(f"channel_base {config.channel_base} leaves no channel at {short} pixels")
+    widths = [min(config.channel_base // 2**i, config.channel_max) for i in range(2, count + 3)]
+    return widths, (shape[1] >> count, shape[2] >> count)

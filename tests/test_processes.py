@@ -321,6 +321,6 @@ def test_other_data_on_another_node_are_refused(tmp_path):
         (tmp_path / f"images-{rank}").mkdir()
         for i in range(24):
             Image.new("L", (8, 8), 100 * rank + i).save(tmp_path / f"images-{rank}/{i}.bmp")
-    words = ["data.name=folder", f"data.root={tmp_path}/images-{{rank}}", "data.resident_gib=0"]
+    words = ["data.name=folder", "run.name=digits", f"data.root={tmp_path}/images-{{rank}}", "data.resident_gib=0"]
     output = launched(tmp_path, 2, train_apart, tmp_path, words, code=2)
     assert output.count("The processes read different data as 'folder'") == 2

@@ -63,7 +63,7 @@ def images(tmp_path):
         path = tmp_path / "images" / str(i % 3) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=numpy.uint8)).save(path)
-    return [f"data.root={tmp_path / 'images'}", "data.name=folder", "data.mirror=true"]
+    return [f"data.root={tmp_path / 'images'}", "data.name=folder", "run.name=digits", "data.mirror=true"]
 
 
 def test_streamed_images_resume_and_do_not_depend_on_workers(tmp_path, monkeypatch, images):

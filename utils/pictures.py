@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 MIN_SIDE = 48  # pixels: smaller images are enlarged, smoothly, because people cannot read strokes in large squares
 
 
-def picture(x: Tensor, columns: int, centres: Tensor | None = None) -> Tensor:
+def picture(x: Tensor, columns: int, centres: Tensor | None = None, aspect: float | None = None) -> Tensor:
     """Draw images or points as one uint8 picture ``[3, H, W]``.
 
-    Images ``[N, C, R, R]`` in [-1, 1] become a grid with ``columns`` a row; points ``[N, 2]`` a scatter plot over the
-    ``centres`` ``[K, 2]`` of the modes that they should cover.
+    Images ``[N, C, H, W]`` in [-1, 1] become a grid with ``columns`` a row, each ``aspect`` times as wide as it is high
+    if that is given: images that were stretched for training have their own shape again. Points ``[N, 2]`` become a
+    scatter plot over the ``centres`` ``[K, 2]`` of the modes that they should cover.
     """
-    return _grid(x, columns) if x.ndim == 4 else _scatter(x, centres)
+    if x.ndim != 4:
+        return _scatter(x, centres)
+    return _grid(x if aspect is None else _unstretched(x, aspect), columns)
 
 
 def save(image: Tensor, path: Path) -> Path:
@@ -246,12 +249,19 @@ def spectra(values: Tensor) -> Tensor:
 def _grid(images: Tensor, columns: int) -> Tensor:
     from torchvision.utils import make_grid
 
-    zoom = -(-MIN_SIDE // images.shape[-1])
+    zoom = -(-MIN_SIDE // min(images.shape[2:]))
     images = images.float().cpu()
     if zoom > 1:
         images = interpolate(images, scale_factor=zoom, mode="bicubic")
     images = (images.clamp(-1, 1) + 1) * 127.5
     return make_grid(images, nrow=columns, padding=2, pad_value=255).round().to(torch.uint8)
+
+
+def _unstretched(images: Tensor, aspect: float) -> Tensor:
+    """Images ``[N, C, H, W]`` of which one side is longer, so that width / height is ``aspect``."""
+    H, W = images.shape[2:]
+    size = (H, round(H * aspect)) if aspect * H >= W else (round(W / aspect), W)
+    return interpolate(images.float(), size, mode="bicubic")
 
 
 def _scatter(points: Tensor, centres: Tensor | None) -> Tensor:

@@ -64,6 +64,7 @@ def check_command(words: list[str], monkeypatch) -> None:
     if script in ("train.py", "scripts/slurm.sh"):  # the latter hands its arguments to the former
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(train, "train", lambda config: 0)
+        monkeypatch.setattr(train, "rehearse", lambda config: 0)
         assert train.main(arguments) == 0
     elif script == "sweep.py":
         monkeypatch.chdir(ROOT)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import FAMILIES, auxiliary, dcgan, dense, domain, lenet, mlp, resnet, resnet_gan, stylegan2
-from tests.models.image_pairs import away_from_zero
+from tests.models.image_pairs import away_from_zero, without_gradient
 from utils.config.checks import OF_LABELS
 from utils.data.randomness import seeded
 
@@ -93,6 +93,32 @@ def test_label_changes_sample_and_score(family):
     assert critic(images[0], torch.tensor([0])) != critic(images[0], torch.tensor([1]))
 
 
+RECTANGLES = {
+    "dcgan": {"generator_width": 4, "critic_width": 4},
+    "r3gan": {"widths": [8, 8, 8], "group_width": 4},
+    "stylegan2": {"channel_max": 4, "latent_dim": 8},
+}
+
+
+@pytest.mark.parametrize("size", [(24, 16), (16, 20)])
+@pytest.mark.parametrize("family", RECTANGLES)
+def test_rectangles_whose_shorter_side_is_a_resolution(family, size):
+    """The coarsest map is longer by as much, so that every layer is the square's but those that read or make it."""
+    config = FAMILIES[family].config(**RECTANGLES[family])
+    pairs = [
+        [make(config, (3, *shape), 0) for make in (FAMILIES[family].generator, FAMILIES[family].critic)]
+        for shape in (size, (16, 16))
+    ]
+    generator, critic = pairs[0][0], away_from_zero(pairs[0][1])
+    images = generator(torch.randn(4, config.latent_dim))
+    assert images.shape == (4, 3, *size)
+    assert critic(images).shape == (4,)
+    assert without_gradient(critic, critic(images)) == []
+    for network, square in zip(*pairs, strict=True):
+        shapes = {name: p.shape for name, p in square.named_parameters()}
+        assert sum(p.shape != shapes[name] for name, p in network.named_parameters()) <= 2
+
+
 def test_dcgan_64_has_the_published_layers():
     """Radford et al. 2016, figure 1: 4x4x1024 to 64x64x3 by four transposed convolutions; the critic mirrors it.
 
@@ -132,11 +158,11 @@ def test_spectral_norm_has_largest_singular_value_one():
 
 
 WRONG = {
-    "resolution": ((3, 48, 48), {}, "48, 48"),
-    "not square": ((3, 32, 64), {}, "32, 64"),
+    "resolution": ((3, 48, 48), {}, "48x48"),
+    "no multiple": ((3, 32, 60), {}, "32x60"),
     "critic's norm": ((3, 32, 32), {"critic_norm": "layer"}, "'layer' is unknown"),
     "generator's norm": ((3, 32, 32), {"generator_norm": "instance"}, "'instance' is unknown"),
-    "points": ((2,), {}, "square images"),
+    "points": ((2,), {}, "makes images, not samples"),
 }
 
 

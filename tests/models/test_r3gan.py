@@ -101,9 +101,9 @@ def test_bf16_and_channels_last_change_only_the_rounding():
 
 
 WRONG = {
-    "resolution": ((3, 48, 48), {}, "48, 48"),
-    "not square": ((3, 32, 64), {}, "32, 64"),
-    "points": ((2,), {}, "square images"),
+    "resolution": ((3, 48, 48), {}, "48x48"),
+    "no multiple": ((3, 32, 60), {}, "32x60"),
+    "points": ((2,), {}, "makes images, not samples"),
     "stages": ((3, 64, 64), {}, r"64 pixels are made in 5 stages.*4 entries"),
     "groups": ((3, 8, 8), {"widths": [16, 12]}, "width 12 times expansion 2 does not divide.*group_width 16"),
     "no channels": ((3, 8, 8), {"widths": [16, 0]}, "width 0"),

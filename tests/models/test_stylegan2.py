@@ -202,9 +202,9 @@ def test_bf16_and_channels_last_change_only_the_rounding():
 
 
 WRONG = {
-    "resolution": ((3, 48, 48), {}, "48, 48"),
-    "not square": ((3, 32, 64), {}, "32, 64"),
-    "points": ((2,), {}, "square images"),
+    "resolution": ((3, 48, 48), {}, "48x48"),
+    "no multiple": ((3, 32, 60), {}, "32x60"),
+    "points": ((2,), {}, "makes images, not samples"),
     "no channels": ((3, 64, 64), {"channel_base": 32}, "channel_base 32 leaves no channel at 64 pixels"),
     "mixing": ((3, 8, 8), {"mixing": 1.5}, "mixing is 1.5"),
     "critic": ((3, 8, 8), {"critic": "skip"}, "'skip' is unknown; valid are: residual, plain"),

@@ -236,3 +236,15 @@ def test_every_image_gets_its_caption():
     one, two = (pictures.captioned(torch.zeros(n, 3, 8, 8), ["7 99 %"] * n, columns=2) for n in (2, 3))
     assert two.shape[1] > one.shape[1]  # a second row
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(("aspect", "size"), [(1.5, (64, 96)), (0.5, (128, 64)), (1.0, (64, 64))])
+def test_stretched_images_have_their_own_shape_again(aspect, size):
+    """No pixel is lost: one side grows. The upper half of each image is black, the lower one white."""
+    x = torch.full((2, 1, 64, 64), -1.0)
+    x[:, :, 32:] = 1
+    image = picture(x, columns=2, aspect=aspect)
+    H, W = size
+    assert image.shape == (3, H + 4, 2 * W + 6)  # frames of two pixels
+    assert image[:, 2 : H // 2 - 2, 4:-4].float().mean() < 30  # the bright frame between the two is in it
+    assert image[:, H // 2 + 6 : -2, 4:-4].min() == 255

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
+from utils.data.fitting import Either
 from utils.errors import UserError, check_name
 
 PositiveInt = Annotated[int, Ge(1)]
@@ -80,6 +81,8 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         raise UserError(f"{key} is {value} and must be {SCALARS[hint]}.")
     for constraint in constraints:
         _check_constraint(key, value, constraint)
+    if hint is Any:  # checked by its constraint alone
+        return
     if isinstance(value, int):  # what a tensor, a loader and safetensors can hold
         _check_constraint(key, value, Ge(-(2**63)))
         _check_constraint(key, value, Le(2**63 - 1))
@@ -100,6 +103,8 @@ def _check_constraint(key: str, value: Any, constraint: Any) -> None:
     match constraint:
         case OneOf(names=names):
             check_name(key, value, names)
+        case Either(words=words, holds=holds) if not holds(value):
+            raise UserError(f"{key} is {value!r} and must be {words}.")
         case Ge(ge=bound) if not value >= bound:
             raise UserError(f"{key} is {value} and must be at least {bound}.")
         case Gt(gt=bound) if not value > bound:

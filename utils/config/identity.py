@@ -22,6 +22,9 @@ PROCESS_KEYS = (
     "data.root", "data.photos", "data.download", "data.workers", "data.resident_gib",
 )  # fmt: skip
 
+# What runs of versions without a key did, where that is not the key's default of today.
+FORMERLY = {"data.validation": 0.0}
+
 
 def identity(config: Config) -> dict[str, Any]:
     """What identifies a run, as {"section.key": value}: a run that differs in it is another run."""
@@ -49,6 +52,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     newer keys, is still the same run. A key of ``old`` that no section has any more is always a difference.
     """
     found = {}
+    if old.get("data.name") == new.get("data.name"):
+        old = {**{key: value for key, value in FORMERLY.items() if key in new}, **old}
     for key in {**old, **new}:
         if key in old and key in new:
             if old[key] != new[key]:

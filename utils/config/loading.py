@@ -1,6 +1,7 @@
 """From a YAML file that may name a ``base:``, and ``key=value`` overrides, to a checked ``Config``."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +21,8 @@ LONGEST_CHAIN = 100  # bases of bases
 DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
 
 _IN_A_RUN = ("log.txt", "metrics.jsonl", "checkpoints", "best")  # beside the config.yaml of a run
+
+OWN_FILES = ("folder", "zip")  # sets that are what data.root holds
 
 Source = tuple[str, DictConfig]  # where keys were read, for messages, and the keys
 
@@ -51,13 +54,26 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         if not isinstance(error, InterpolationResolutionError):
             _check_type(schema, sources, str(getattr(error, "full_key", None) or ""))
         raise UserError(_cannot_be_read(recipe, error)) from None
-    config.run.name = config.run.name or recipe.stem
+    config.run.name = config.run.name or _run_name(recipe, files, config.data)
     checks.check(config)
     # The config.yaml of a run has what its recipe's bases gave, too, idle or not.
     idle.check(config, _given([command_line] if _place_of(recipe) else [*files, command_line]))
     if isinstance(config.game, AdaptationConfig | InvarianceConfig) and METHODS[config.game.method].baseline:
         config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     return config
+
+
+def _run_name(recipe: Path, files: list[Source], data: Any) -> str:
+    """The recipe's name; on other data than the recipe's with their name behind it, such as folder_stylegan2-photos.
+
+    The root of a set such as MNIST is only its place, and says nothing.
+    """
+    own = OmegaConf.merge(*[content.get("data", {}) for _, content in files])
+    name = data.name if data.name != own.get("name", Config().data.name) else ""
+    if data.name in OWN_FILES and (name or data.root != own.get("root", type(data)().root)):
+        folder = os.path.basename(os.path.abspath(path_of(data.root))).removesuffix(".zip")  # without asking the disk
+        name = re.sub(r"[^\w.-]+", "_", folder)[:100] or data.name
+    return f"{recipe.stem}-{name}" if name else recipe.stem
 
 
 def load_run(folder: Path, overrides: list[str]) -> Config:

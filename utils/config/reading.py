@@ -123,7 +123,7 @@ def _override_value(key: str, text: str) -> Any:
     where = f"The override {f'{key}={text}'!r}"
     if not _printable(text):
         raise UserError(f"{where} holds bytes that are not UTF-8: rename what it names, or set it in a YAML file.")
-    if get_origin(hint) in (list, dict) and text:
+    if text and (get_origin(hint) in (list, dict) or (hint is Any and text.startswith("["))):
         try:
             return parse_yaml(text, where)
         except UserError:
@@ -159,6 +159,8 @@ def hint_of(key: str) -> tuple[Any, bool]:
 def example(key: str) -> str:
     """How a list, a map or a section is set on the command line."""
     hint, _ = hint_of(key)
+    if hint is Any:
+        return f"{key}=[64,32]" if key == "data.resolution" else f"{key}=[255,255,255]"
     if get_origin(hint) is list:
         items = {float: "0.5,0.99", int: "64,32"}.get(fields.plain(get_args(hint)[0])[0], "first,second")
         return f"{key}=[{items}]"
@@ -169,8 +171,10 @@ def example(key: str) -> str:
 
 
 def whole_numbers(value: Any, hint: Any) -> Any:
-    """A value in which text such as 1e5 is an int where ``hint`` wants one; what is no whole number stays as it is."""
+    """A value in which text such as 1e5 is an int where ``hint`` allows one; what is no whole number stays as it is."""
     hint, _ = fields.plain(hint)
+    if hint is Any:  # a number, a name or a list of numbers
+        hint = list[int] if isinstance(value, list) else int
     if isinstance(value, list) and get_origin(hint) is list:
         return [whole_numbers(item, get_args(hint)[0]) for item in value]
     if isinstance(value, dict) and get_origin(hint) is dict:

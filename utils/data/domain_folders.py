@@ -8,8 +8,10 @@ import torch
 from annotated_types import Gt, Lt
 
 from utils.data.files import Files, folder_files
-from utils.data.image_files import ImageFiles, class_folders, folder_labels, image_samples
+from utils.data.fitting import ImageFiles
+from utils.data.image_files import class_folders, folder_labels, image_samples
 from utils.data.pairs import Domain, Pair, check_classes, check_target_classes
+from utils.data.survey import survey
 from utils.errors import UserError, check_name
 from utils.paths import path_of
 
@@ -37,13 +39,13 @@ def domain_folders(config: DomainFolders, seed: int) -> Pair:
     for key, chosen in (("source", names), ("target", [config.target])):
         for name in chosen:
             check_name(f"data.{key} (a folder in '{root}')", name, available)
-    sources, target = [folder_files(root / name) for name in names], folder_files(root / config.target)
-    classes = class_folders(sources[0])
+    *sources, target = (survey(folder_files(root / name), config.background).files for name in (*names, config.target))
+    classes = class_folders(sources[0].names)
     for name, files in zip(names[1:], sources[1:], strict=True):
-        if classes and not class_folders(files):
+        if classes and not class_folders(files.names):
             raise UserError(f"The source '{name}' in '{root}' has no folders of classes, and '{names[0]}' has.")
-        check_classes(names[0], classes, name, class_folders(files))
-    check_target_classes(names[0], classes, config.target, class_folders(target))
+        check_classes(names[0], classes, name, class_folders(files.names))
+    check_target_classes(names[0], classes, config.target, class_folders(target.names))
     attributes = tuple(names) if len(names) > 1 else ()
     return Pair(
         _source(config, root, names, sources, classes), _target(config, target, classes), tuple(classes), attributes
@@ -56,10 +58,11 @@ def _source(config: DomainFolders, root: Path, names: list[str], parts: list[Fil
     in_domain = [x for part in parts for x in part.names]
     label = folder_labels(classes, in_domain) if classes else None
     attribute = torch.cat([torch.full((len(part.names),), i) for i, part in enumerate(parts)])
-    files = parts[0]._replace(root=str(root), names=paths)
+    notes = tuple(note for part in parts for note in part.notes)
+    files = parts[0]._replace(root=str(root), names=paths, notes=notes)
     return Domain("+".join(names), image_samples(config, files, label, 3, attribute))
 
 
 def _target(config: DomainFolders, files: Files, classes: list[str]) -> Domain:
-    label = folder_labels(classes, files.names) if classes and class_folders(files) else None
+    label = folder_labels(classes, files.names) if classes and class_folders(files.names) else None
     return Domain(config.target, image_samples(config, files, label, 3))

@@ -56,6 +56,12 @@ class Domains:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a run says of its data as it starts."""
+        files = (getattr(samples, "files", None) for samples in (self.train, self.target))
+        return tuple(note for found in files if found is not None for note in found.notes)
+
 
 def load(config: Any, seed: int, target_only: bool = False) -> Domains:
     """The pair of domains that ``config`` names; with ``target_only`` the target's labelled samples are the source too.

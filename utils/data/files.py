@@ -1,24 +1,27 @@
-"""Image files in a folder or a zip: listing them, reading their bytes, decoding them."""
+"""Image files in a folder or a zip: listing them and reading their bytes."""
 
-import contextlib
 import functools
 import hashlib
-import io
 import os
 import zipfile
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-GRAY_MODES = ("1", "L", "LA", "La")  # Pillow's modes without colours
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+SHOWN = 3  # files that a sentence names
+
+
+def _open_in_folder(root: str, name: str) -> BinaryIO:
+    return Path(root, name).open("rb")
 
 
 def _size_in_folder(root: str, name: str) -> int:
@@ -26,12 +29,18 @@ def _size_in_folder(root: str, name: str) -> int:
 
 
 class Files(NamedTuple):
-    """Image files in a folder or a zip: ``read(root, name)`` returns the bytes of one."""
+    """Image files in a folder or a zip: ``open(root, name)`` opens one to read its bytes."""
 
     root: str
     names: list[str]
-    read: Callable[[str, str], bytes]
+    open: Callable[[str, str], BinaryIO] = _open_in_folder
     size: Callable[[str, str], int] = _size_in_folder  # of a file in bytes, without reading it
+    notes: tuple[str, ...] = ()  # sentences on what was found, and what was left out
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        with self.open(self.root, name) as file:
+            return file.read()
 
     def part(self, index: "Tensor") -> "Files":
         """The files at ``index``."""
@@ -47,7 +56,7 @@ class Files(NamedTuple):
             for name in self.names[:: len(self.names) // 1000 + 1]:
                 found.update(self.size(self.root, name).to_bytes(8, "big"))
             for name in self.names[:: len(self.names) // 100 + 1]:
-                found.update(self.read(self.root, name))
+                found.update(self.read(name))
         except Exception as error:  # zipfile raises OSError, BadZipFile, KeyError, zlib.error and more
             raise UserError(
                 f"The image '{name}' in '{self.root}' cannot be read ({reason(error)}); replace or remove it."
@@ -56,19 +65,61 @@ class Files(NamedTuple):
 
 
 def folder_files(root: Path) -> Files:
-    """The images below a folder, sorted by their path in it. Raises UserError if there is none."""
+    """The images below a folder, sorted by their path in it. Raises UserError if there is none.
 
-    def fail(error: OSError) -> None:  # os.walk says nothing about folders that it cannot enter
-        raise UserError(f"The folder '{error.filename}' cannot be listed ({reason(error)}); mend or remove it.")
+    Links are followed, for class folders are often links on a cluster, but every file counts once, however many links
+    lead to it.
+    """
+    names, again = [], 0
+    seen = set()
+    for path, key in _walk(root):
+        if key in seen:
+            again += 1
+            continue
+        seen.add(key)
+        names.append(path.relative_to(root).as_posix())
+    files = _image_files(Files(str(root), names))
+    note = f"{_counted(again, 'file')} reached a second time through links: each counts once."
+    return files._replace(notes=(*files.notes, note)) if again else files
 
-    names = []
-    for where, _, inside in os.walk(root, onerror=fail, followlinks=True):  # class folders are often links on a cluster
-        names += [(Path(where) / name).relative_to(root).as_posix() for name in inside]
-    return Files(str(root), _image_names(names, root), _read_in_folder)
+
+def _walk(root: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
+    """All files below a folder, each with its device and inode; what is there itself before what links lead to.
+
+    Every folder is entered once, so that a link to a folder above it ends. Raises UserError for a folder that cannot
+    be listed.
+    """
+    waiting, entered, linked = deque([root]), set(), []
+    while waiting:
+        folder = waiting.popleft()
+        try:
+            if (key := _key(folder.stat())) in entered:
+                continue
+            entered.add(key)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(
+                f"The folder '{error.filename}' cannot be listed ({reason(error)}); mend or remove it."
+            ) from error
+        inside = []
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            path = folder / entry.name
+            if entry.is_dir():
+                (waiting if entry.is_symlink() else inside).append(path)
+            elif entry.is_symlink():
+                linked.append(path)
+            else:
+                yield path, (key[0], entry.inode())
+        waiting.extendleft(reversed(inside))
+    for path in linked:
+        # A link to nothing has no file behind it, but is left out with a word if it is called as an image is.
+        yield path, _key(path.stat() if path.exists() else path.lstat())
 
 
-def _read_in_folder(root: str, name: str) -> bytes:
-    return Path(root, name).read_bytes()
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def zip_files(root: Path) -> tuple[Files, bool]:
@@ -80,7 +131,8 @@ def zip_files(root: Path) -> tuple[Files, bool]:
         inside = _archive(str(root), os.getpid()).namelist()
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"'{root}' is not a complete zip file ({reason(error)}); copy or make it again.") from error
-    return Files(str(root), _image_names(inside, root), _read_in_zip, _size_in_zip), "dataset.json" in inside
+    names = [name for name in inside if not name.endswith("/") and name != "dataset.json"]
+    return _image_files(Files(str(root), names, _open_in_zip, _size_in_zip)), "dataset.json" in inside
 
 
 @functools.cache
@@ -89,49 +141,48 @@ def _archive(path: str, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _read_in_zip(root: str, name: str) -> bytes:
-    return _archive(root, os.getpid()).read(name)
+def _open_in_zip(root: str, name: str) -> BinaryIO:
+    return _archive(root, os.getpid()).open(name)
 
 
 def _size_in_zip(root: str, name: str) -> int:
     return _archive(root, os.getpid()).getinfo(name).file_size
 
 
-def _image_names(names: list[str], root: Path) -> list[str]:
-    found = sorted(filter(_is_image, names))
-    if not found:
-        raise UserError(f"'{root}' holds no image ({', '.join(SUFFIXES)}); set data.root to where the images are.")
-    return found
+def _image_files(files: Files) -> Files:
+    """Those of ``files`` whose suffix is an image's, sorted. Raises UserError if there is none."""
+    names, others = [], defaultdict(list)
+    for name in sorted(files.names):
+        path = PurePosixPath(name)
+        if any(map(_is_hidden, path.parts)):
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            names.append(name)
+        else:
+            others[path.suffix.lower() or "no suffix"].append(name)
+    if not names:
+        suffixes = ", ".join(SUFFIXES)
+        raise UserError(f"'{files.root}' holds no image ({suffixes}); set data.root to where the images are.")
+    notes = files.notes
+    if others:
+        kinds = ", ".join(f"{len(found)} {suffix}" for suffix, found in sorted(others.items()))
+        every = [name for _, found in sorted(others.items()) for name in found]
+        notes += (f"Left out, for their suffix is no image's: {kinds} ({shown(every)}).",)
+    return files._replace(names=names, notes=notes)
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)  # macOS adds ._a.png, which is no image
-    return path.suffix.lower() in SUFFIXES and not hidden
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))  # macOS adds ._a.png, which is no image
 
 
-def open_image(files: Files, name: str) -> "Image.Image":
-    """Decode a file in full, so that a truncated one is found, and turn it upright as its EXIF data say.
+def shown(names: list[str]) -> str:
+    """The first few names in quotes, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
 
-    Raises UserError if it cannot be decoded or has more than 8 bits a pixel.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # here for a fast start-up
 
-    try:
-        image = Image.open(io.BytesIO(files.read(files.root, name)), formats=FORMATS)
-        image.load()
-        with contextlib.suppress(SyntaxError):  # Pillow's error for EXIF data that cannot be read
-            ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # Pillow and zipfile raise OSError, SyntaxError, EOFError, zlib.error and more
-        # Pillow's own sentence would name a BytesIO object, not the file.
-        unknown = isinstance(error, UnidentifiedImageError)
-        why = f"no {' or '.join(FORMATS)} file" if unknown else reason(error)
-        raise UserError(
-            f"The image '{name}' in '{files.root}' cannot be decoded ({why}); replace or remove it."
-        ) from error
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"The image '{name}' in '{files.root}' has more than 8 bits a pixel; convert it to 8 bits.")
-    return image
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word} was" if count == 1 else f"{count:,} {word}s were"
 
 
 def reason(error: Exception) -> str:

@@ -2,49 +2,60 @@
 
 import json
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Lt
 from torch import Tensor
 from tqdm import tqdm
 
-from utils.data.files import GRAY_MODES, Files, folder_files, open_image, reason, zip_files
-from utils.data.fitting import FittedImages
+from utils.data import held_out
+from utils.data.files import Files, folder_files, reason, shown, zip_files
+from utils.data.fitting import ImageFiles
 from utils.data.samples import DataSet, Resident, Samples, Streamed
+from utils.data.survey import Survey, survey
 from utils.errors import UserError
 from utils.paths import path_of
 
+CLASSES_SHOWN = 20
+FEW = 100  # images of the smallest sets that DiffAugment's paper trains on (Zhao et al. 2020, section 4.4)
+
 
 @dataclass
-class ImageFiles(FittedImages):
-    """Fields of ``data.*`` for image files."""
+class OwnImages(ImageFiles):
+    """Fields of ``data.*`` for image files that a GAN trains on."""
 
-    root: str = "data"  # folder (or .zip file) that holds the images
-    workers: Annotated[int, Ge(0), Le(1024)] = 2  # loader processes for sets too large to hold decoded
-    resident_gib: Annotated[float, Ge(0)] = 4.0  # sets whose pixels fit in this are kept on the device, others streamed
+    validation: Annotated[float, Ge(0), Lt(1)] = 0.05  # share held out, but 50 of 500 images and more; 0: none
 
 
-def folder(config: ImageFiles, seed: int) -> DataSet:
-    """Images below a folder; the first level of sub-folders names the classes if no image lies outside of them."""
+def folder(config: OwnImages, seed: int) -> DataSet:
+    """Images below a folder; the first level of sub-folders names the classes if no image lies outside of them.
+
+    Sub-folders called ``train`` and ``test`` (or ``val``) are no classes but a split, perhaps with classes inside.
+    """
     root = path_of(config.root)
     if root.is_file():
         hint = "data.name=zip" if zipfile.is_zipfile(root) else "data.root to the folder that holds the images"
         raise UserError(f"data.root '{root}' is a file where data.name=folder needs a folder; set {hint}.")
     if not root.is_dir():
         raise UserError(f"The folder '{root}' does not exist; set data.root to the folder that holds the images.")
-    files = folder_files(root)
-    classes = class_folders(files)
-    label = folder_labels(classes, files.names) if classes else None
-    return _data_set(config, files, label, tuple(classes))
+    found = survey(folder_files(root), config.background)
+    names = found.files.names
+    if held_out.by_folder(names):
+        names = [name.partition("/")[2] for name in names]
+    classes = class_folders(names)
+    label = folder_labels(classes, names) if classes else None
+    data = _data_set(config, found, label, tuple(classes))
+    return replace(data, notes=(*data.notes, *_on_stray_images(names)))
 
 
-def class_folders(files: Files) -> list[str]:
+def class_folders(names: list[str]) -> list[str]:
     """The first level of sub-folders, sorted; empty if an image lies outside of them."""
-    if not all("/" in name for name in files.names):
+    if not all("/" in name for name in names):
         return []
-    return sorted({name.split("/")[0] for name in files.names})
+    return sorted({name.split("/")[0] for name in names})
 
 
 def folder_labels(classes: list[str], names: list[str]) -> Tensor:
@@ -53,7 +64,17 @@ def folder_labels(classes: list[str], names: list[str]) -> Tensor:
     return torch.tensor([index[name.split("/")[0]] for name in names])
 
 
-def zip_file(config: ImageFiles, seed: int) -> DataSet:
+def _on_stray_images(names: list[str]) -> Iterator[str]:
+    stray = [name for name in names if "/" not in name]
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    if stray and folders:
+        yield (
+            f"No classes: {shown(stray)} lie outside of the sub-folders ({shown(sorted(folders))}); move them there "
+            "for classes."
+        )
+
+
+def zip_file(config: OwnImages, seed: int) -> DataSet:
     """A zip of images with an optional ``dataset.json`` of labels."""
     root = path_of(config.root)
     if root.is_dir():
@@ -61,13 +82,14 @@ def zip_file(config: ImageFiles, seed: int) -> DataSet:
     if not root.exists():
         raise UserError(f"The file '{root}' does not exist; set data.root to the path of the .zip file.")
     files, has_labels = zip_files(root)
-    return _data_set(config, files, _zip_labels(files) if has_labels else None, ())
+    found = survey(files, config.background)
+    return _data_set(config, found, _zip_labels(found.files) if has_labels else None, ())
 
 
 def _zip_labels(files: Files) -> Tensor | None:
     where = f"dataset.json in '{files.root}'"
     try:
-        pairs = json.loads(files.read(files.root, "dataset.json"))["labels"]
+        pairs = json.loads(files.read("dataset.json"))["labels"]
         if pairs is None:
             return None
         labels = dict(pairs)
@@ -87,11 +109,40 @@ def _zip_labels(files: Files) -> Tensor | None:
     return torch.tensor([labels[name] for name in files.names])
 
 
-def _data_set(config: ImageFiles, files: Files, label: Tensor | None, class_names: tuple[str, ...]) -> DataSet:
-    channels = 1 if open_image(files, files.names[0]).mode in GRAY_MODES else 3
-    samples = image_samples(config, files, label, channels)
+def _data_set(config: OwnImages, found: Survey, label: Tensor | None, class_names: tuple[str, ...]) -> DataSet:
+    files = found.files
+    samples = image_samples(config, files, label, 1 if found.gray else 3)
+    own = held_out.by_folder(files.names)
+    train, test = (samples.part(part) for part in own or held_out.at_random(len(samples), label, config.validation))
+    if own:
+        note = f"Held out: the {len(test):,} images outside of the folder 'train'."
+    elif len(test):
+        note = f"Held out: {len(test):,} images (data.validation={config.validation:g}), the same for every seed."
+    else:
+        note = f"Nothing is held out: data.validation is {config.validation:g}, of {len(samples):,} images."
     classes = 0 if label is None else int(label.max()) + 1
-    return DataSet(config.name, samples.shape, classes, samples, None, class_names=class_names)
+    return DataSet(
+        config.name, samples.shape, classes, train, test if len(test) else None, class_names=class_names,
+        notes=(*files.notes, *_on_classes(label, class_names), note, *_on_few_images(len(train))),
+        aspect=found.aspect if config.fit == "stretch" else None,
+    )  # fmt: skip
+
+
+def _on_classes(label: Tensor | None, names: tuple[str, ...]) -> Iterator[str]:
+    if label is None:
+        return
+    counts = torch.bincount(label).tolist()
+    listed = [f"{names[i] if names else i} {count:,}" for i, count in enumerate(counts[:CLASSES_SHOWN])]
+    more = f", and {len(counts) - CLASSES_SHOWN:,} more" if len(counts) > CLASSES_SHOWN else ""
+    yield f"{len(counts):,} classes, with images of each: {', '.join(listed)}{more}."
+
+
+def _on_few_images(count: int) -> Iterator[str]:
+    if count < FEW:
+        yield (
+            f"warning: {count} images are few to train on: the critic may learn them by heart and the generator copy "
+            f"them; collect {FEW} or more, and augment them (augment.name=diffaugment)."
+        )
 
 
 def image_samples(
@@ -102,7 +153,7 @@ def image_samples(
     Raises UserError for the first file that cannot be used, if all are decoded here.
     """
     streamed = Streamed(files, label, channels, config, attribute)
-    if len(streamed) * channels * config.resolution**2 > config.resident_gib * 2**30:
+    if len(streamed) * torch.Size(streamed.shape).numel() > config.resident_gib * 2**30:
         return streamed
     x = torch.empty(len(streamed), *streamed.shape, dtype=torch.uint8)
     for i in tqdm(range(len(streamed)), "decoding images", disable=None, leave=False):

@@ -8,7 +8,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from adversarial.draws import rng
-from utils.data.fitting import Images, resize
+from utils.data.fitting import Images, resize, size_of
 from utils.data.image_sets import DIGITS, IMAGE_SETS, MnistM, digit_splits
 from utils.data.pairs import Domain, Pair, check_target_classes
 from utils.data.photographs import blend, sample_photographs
@@ -51,7 +51,7 @@ def digit_patches(config: Images, seed: int) -> Pair:
 
     The patches are the same at every epoch.
     """
-    (train, label), (test, test_label) = _digits(config.resolution)
+    (train, label), (test, test_label) = _digits(config)
     photos = sample_photographs()
     source = Domain(
         "digits", Resident(train.expand(-1, 3, -1, -1), label), Resident(test.expand(-1, 3, -1, -1), test_label)
@@ -76,12 +76,12 @@ def digit_cameras(config: DigitCameras, seed: int) -> Pair:
 
     A wall is a fifth of a photograph, its contrast and colours those of the room's own camera.
     """
-    (train, label), (test, test_label) = _digits(config.resolution)
+    (train, label), (test, test_label) = _digits(config)
     walls = sample_photographs()[0].chunk(ROOMS, dim=2)
     tint = 0.3 + 0.7 * torch.rand(ROOMS, 3, 1, 1, generator=rng("cameras"))
 
     def photograph(x: Tensor, room: Tensor, name: str) -> Tensor:
-        """Digits ``[n, 1, R, R]``, each on the wall of its ``room`` ``[n]``."""
+        """Digits ``[n, 1, H, W]``, each on the wall of its ``room`` ``[n]``."""
         on_every_wall = torch.stack([blend(x, [wall], seed, name, i) * tint[i] for i, wall in enumerate(walls)])
         return on_every_wall[room, torch.arange(len(x))].round().to(torch.uint8)
 
@@ -95,6 +95,6 @@ def digit_cameras(config: DigitCameras, seed: int) -> Pair:
     return Pair(source, target, DIGITS, tuple(f"room {i + 1}" for i in range(ROOMS - 1)))
 
 
-def _digits(resolution: int) -> list[tuple[Tensor, Tensor]]:
-    """Training and held-out digits as uint8 ``[n, 1, R, R]``, in the split that the generation recipes use."""
-    return [(resize(x, resolution), label) for x, label in digit_splits()]
+def _digits(config: Images) -> list[tuple[Tensor, Tensor]]:
+    """Training and held-out digits as uint8 ``[n, 1, H, W]``, in the split that the generation recipes use."""
+    return [(resize(x, size_of(config)), label) for x, label in digit_splits()]

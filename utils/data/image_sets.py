@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adversarial.draws import rng
 from utils.data.files import reason
-from utils.data.fitting import FittedImages, fit
+from utils.data.fitting import FittedImages, fit, size_of
 from utils.data.photographs import blend, read_photographs
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
@@ -38,7 +38,7 @@ def _data_set(
 ) -> DataSet:
     """A set of two splits, each of uint8 images ``[n, C, H, W]`` and labels ``[n]``, at ``data.resolution``."""
     what = f"Every image of {config.name}"
-    train, test = (Resident(fit(x, config.resolution, config.fit, what), label) for x, label in (train, test))
+    train, test = (Resident(fit(x, size_of(config), config.fit, what), label) for x, label in (train, test))
     return DataSet(config.name, train.shape, len(class_names), train, test, class_names=class_names)
 
 
@@ -80,9 +80,9 @@ def mnist(config: TorchvisionSet, seed: int) -> DataSet:
         from torchvision.datasets import MNIST
 
         split = MNIST(root, train, download=config.download)
-        return split.data.unsqueeze(1), split.targets
+        return split.data.unsqueeze(1), split.targets, DIGITS
 
-    return _torchvision(config, "MNIST/raw", read, DIGITS)
+    return _torchvision(config, "MNIST/raw", read)
 
 
 def fashion_mnist(config: TorchvisionSet, seed: int) -> DataSet:
@@ -92,9 +92,9 @@ def fashion_mnist(config: TorchvisionSet, seed: int) -> DataSet:
         from torchvision.datasets import FashionMNIST
 
         split = FashionMNIST(root, train, download=config.download)
-        return split.data.unsqueeze(1), split.targets
+        return split.data.unsqueeze(1), split.targets, GARMENTS
 
-    return _torchvision(config, "FashionMNIST/raw", read, GARMENTS)
+    return _torchvision(config, "FashionMNIST/raw", read)
 
 
 def cifar10(config: TorchvisionSet, seed: int) -> DataSet:
@@ -104,9 +104,21 @@ def cifar10(config: TorchvisionSet, seed: int) -> DataSet:
         from torchvision.datasets import CIFAR10
 
         split = CIFAR10(root, train, download=config.download)
-        return torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), split.targets
+        return torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), split.targets, OBJECTS
 
-    return _torchvision(config, "cifar-10-batches-py", read, OBJECTS)
+    return _torchvision(config, "cifar-10-batches-py", read)
+
+
+def cifar100(config: TorchvisionSet, seed: int) -> DataSet:
+    """CIFAR-100: 50,000 and 10,000 photographs of 100 kinds of objects, in colour, 32x32 pixels (Krizhevsky 2009)."""
+
+    def read(root: Path, train: bool) -> tuple:
+        from torchvision.datasets import CIFAR100
+
+        split = CIFAR100(root, train, download=config.download)
+        return torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), split.targets, tuple(split.classes)
+
+    return _torchvision(config, "cifar-100-python", read)
 
 
 def usps(config: TorchvisionSet, seed: int) -> DataSet:
@@ -118,9 +130,9 @@ def usps(config: TorchvisionSet, seed: int) -> DataSet:
         if config.download:
             (root / "USPS").mkdir(parents=True, exist_ok=True)  # this class of torchvision's does not make it
         split = USPS(root / "USPS", train, download=config.download)
-        return torch.from_numpy(split.data).unsqueeze(1), split.targets
+        return torch.from_numpy(split.data).unsqueeze(1), split.targets, DIGITS
 
-    return _torchvision(config, "USPS", read, DIGITS)
+    return _torchvision(config, "USPS", read)
 
 
 def svhn(config: TorchvisionSet, seed: int) -> DataSet:
@@ -130,16 +142,16 @@ def svhn(config: TorchvisionSet, seed: int) -> DataSet:
         from torchvision.datasets import SVHN
 
         split = SVHN(root / "SVHN", "train" if train else "test", download=config.download)
-        return torch.from_numpy(split.data), split.labels
+        return torch.from_numpy(split.data), split.labels, DIGITS
 
-    return _torchvision(config, "SVHN", read, DIGITS)
+    return _torchvision(config, "SVHN", read)
 
 
-def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_names: tuple[str, ...]) -> DataSet:
+def _torchvision(config: TorchvisionSet, folder: str, read: Callable) -> DataSet:
     """A set that torchvision keeps in ``folder`` below the root.
 
-    ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split. Raises UserError if the
-    folder does not exist or cannot be read.
+    ``read(root, train)`` returns the images ``[n, C, H, W]`` and labels ``[n]`` of a split, and the classes' names.
+    Raises UserError if the folder does not exist or cannot be read.
     """
     root = path_of(config.root)
     if zipfile.is_zipfile(root):
@@ -147,6 +159,8 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
             f"data.root '{root}' is a zip where data.name={config.name} needs the folder that holds "
             f"'{Path(folder).parts[0]}'; set data.name=zip."
         )
+    if not config.download:
+        _refuse_packed(config.name, root, folder)
     if not config.download and not (root / folder).is_dir():
         raise UserError(
             f"{config.name} is not in '{root / folder}'; set data.root to the folder that holds "
@@ -155,7 +169,7 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
     splits = []
     for train in (True, False):
         try:
-            x, label = read(root, train)
+            x, label, class_names = read(root, train)
             if len(x) != len(label):
                 raise ValueError(f"{len(x)} images but {len(label)} labels")
         except Exception as error:  # torchvision raises RuntimeError, AssertionError, OSError, EOFError and more
@@ -166,6 +180,16 @@ def _torchvision(config: TorchvisionSet, folder: str, read: Callable, class_name
             ) from error
         splits.append((x, torch.as_tensor(label).long()))
     return _data_set(config, *splits, class_names)
+
+
+def _refuse_packed(name: str, root: Path, folder: str) -> None:
+    """Raise UserError where the set's files are there, but still packed."""
+    inside = sorted((root / folder).glob("*"))
+    if inside and all(path.suffix == ".gz" for path in inside):
+        raise UserError(f"The files of {name} in '{root / folder}' are packed; unpack them with gunzip.")
+    archives = sorted(root.glob(f"{folder.removesuffix('-batches-py').removesuffix('-python')}*.tar.gz"))
+    if archives and not inside:
+        raise UserError(f"The files of {name} are packed in '{archives[0]}'; unpack it there with tar -xzf.")
 
 
 # --- Sets made of MNIST
@@ -181,7 +205,7 @@ class MnistM(TorchvisionSet):
 def mnist_m(config: MnistM, seed: int) -> DataSet:
     """MNIST on patches of the photographs below ``data.photos`` (BSDS500 in the paper); they stay the same."""
     plain = mnist(replace(config, name="mnist"), seed)
-    photos = read_photographs(config.photos, config.resolution)
+    photos = read_photographs(config.photos, size_of(config))
     train, test = (
         (blend(split.x, photos, seed, name), split.label)
         for name, split in (("train", plain.train), ("test", plain.test))
@@ -212,6 +236,7 @@ IMAGE_SETS: dict[str, Callable[..., DataSet]] = {
     "mnist_m": mnist_m,
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "usps": usps,
     "svhn": svhn,
 }

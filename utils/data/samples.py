@@ -8,14 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utils.data.files import GRAY_MODES, Files, open_image
-from utils.data.fitting import FittedImages, fit
+from utils.data.decoding import open_image
+from utils.data.files import Files
+from utils.data.fitting import ImageFiles, fit, size_of
 from utils.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
 class Resident:
-    """Samples in memory: uint8 images ``[n, C, R, R]`` or float32 points ``[n, D]``, and int64 labels ``[n]``."""
+    """Samples in memory: uint8 images ``[n, C, H, W]`` or float32 points ``[n, D]``, and int64 labels ``[n]``."""
 
     x: Tensor
     label: Tensor | None
@@ -27,7 +28,7 @@ class Resident:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, R, R) or (D,), of one sample."""
+        """(C, H, W) or (D,), of one sample."""
         return tuple(self.x.shape[1:])
 
     def part(self, index: Tensor) -> "Resident":
@@ -41,14 +42,14 @@ class Resident:
 
 
 class Streamed(torch.utils.data.Dataset):
-    """Image files decoded one at a time, to uint8 ``[C, R, R]``.
+    """Image files decoded one at a time, to uint8 ``[C, H, W]``.
 
     A file that cannot be used is returned as a UserError, for the caller to raise: a loader's worker process would wrap
     a raised one in a stack trace. Holds no open file, so workers may be forked or spawned.
     """
 
     def __init__(
-        self, files: Files, label: Tensor | None, channels: int, config: FittedImages, attribute: Tensor | None = None
+        self, files: Files, label: Tensor | None, channels: int, config: ImageFiles, attribute: Tensor | None = None
     ):
         self.files, self.label, self.attribute = files, label, attribute
         self.channels, self.config = channels, config
@@ -58,8 +59,8 @@ class Streamed(torch.utils.data.Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, R, R), of one sample."""
-        return (self.channels, self.config.resolution, self.config.resolution)
+        """(C, H, W), of one sample."""
+        return (self.channels, *size_of(self.config))
 
     def part(self, index: Tensor) -> "Streamed":
         """The samples at ``index``."""
@@ -81,14 +82,14 @@ class Streamed(torch.utils.data.Dataset):
     def _decode(self, name: str) -> Tensor:
         from torchvision.transforms.v2 import functional as tv  # here for a fast start-up
 
-        image = open_image(self.files, name)
-        if self.channels == 1 and image.mode not in GRAY_MODES:
+        image = open_image(self.files, name, self.config.background)
+        if self.channels == 1 and image.mode != "L":
             raise UserError(
-                f"The image '{name}' in '{self.files.root}' has colours (mode {image.mode}) but the first one, "
-                f"'{self.files.names[0]}', is grayscale; convert one of the two."
+                f"The image '{name}' in '{self.files.root}' has colours but is not among those whose headers were "
+                f"looked at, which are all gray; remove it, or convert it to gray."
             )
         pixels = tv.pil_to_tensor(image.convert("L" if self.channels == 1 else "RGB"))
-        return fit(pixels, self.config.resolution, self.config.fit, f"The image '{name}' in '{self.files.root}'")
+        return fit(pixels, size_of(self.config), self.config.fit, f"The image '{name}' in '{self.files.root}'")
 
 
 Samples = Resident | Streamed
@@ -125,19 +126,22 @@ class Modes(NamedTuple):
 class DataSet:
     """What a GAN trains on.
 
-    ``shape`` is (C, R, R) or (D,), ``classes`` 0 without labels, ``test`` None if the source has no held-out split.
-    ``channel`` is set for images whose channels are samples of another set, as in stacked MNIST.
+    ``shape`` is (C, H, W) or (D,), ``classes`` 0 without labels, ``test`` None if the source has no held-out split.
+    ``channel`` is set for images whose channels are samples of another set, as in stacked MNIST. ``aspect`` is the
+    width of the images before they were stretched, in units of their height; None if they were not.
     """
 
     name: str
     shape: tuple[int, ...]
     classes: int
     train: Samples
-    test: Resident | None
+    test: Samples | None
     modes: Modes | None = None
     channel: "DataSet | None" = None
     class_names: tuple[str, ...] = ()  # empty if the classes have numbers only
     target: None = None  # games of domains have a second domain, a GAN has none
+    notes: tuple[str, ...] = ()  # sentences that a run says of its data as it starts
+    aspect: float | None = None
 
 
 def to_images(x: Tensor, device: torch.device) -> Tensor:

@@ -34,12 +34,12 @@ class Classifier(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int):
         super().__init__()
-        channels, size, width = shape[0], shape[1], 32
+        (channels, H, W), width = shape, 32
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-        while size > 4:
+        while min(H, W) > 4:
             layers += [nn.Conv2d(width, min(2 * width, 128), 3, stride=2, padding=1), nn.ReLU()]
-            width, size = min(2 * width, 128), (size + 1) // 2
-        layers += [nn.Flatten(), nn.Dropout(0.25), nn.Linear(width * size * size, self.num_features), nn.ReLU()]
+            width, H, W = min(2 * width, 128), (H + 1) // 2, (W + 1) // 2
+        layers += [nn.Flatten(), nn.Dropout(0.25), nn.Linear(width * H * W, self.num_features), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.logits = nn.Linear(self.num_features, classes)
 

@@ -57,7 +57,7 @@ class Generation:
         return data
 
     def sizes(self, data: DataSet) -> Sizes:
-        return Sizes(data.shape, data.classes)
+        return Sizes(data.shape, data.classes, aspect=data.aspect)
 
     def networks(self, config: Config, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         shape, known_classes = sizes.shape, sizes.classes
@@ -109,7 +109,7 @@ class Generation:
         z = latents(count, config.model.latent_dim, config.seed)
         samples = sample(players.average, z, every_class(count, data.classes if config.game.conditional else 0))
         centres = None if data.modes is None else data.modes.centres
-        return pictures.picture(samples, columns=round(count**0.5), centres=centres)
+        return pictures.picture(samples, columns=round(count**0.5), centres=centres, aspect=data.aspect)
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """Samples in a grid, or interpolations between latents."""
@@ -131,7 +131,7 @@ class Generation:
         modes = self.load(config).modes if len(shape) == 1 else None
         centres = None if modes is None else modes.centres
         name = "interpolation" if options.interpolate else "grid"
-        return {name: pictures.picture(samples, columns, centres)}
+        return {name: pictures.picture(samples, columns, centres, state.sizes.aspect)}
 
     def explain(self, config: Config, players: Players, data: DataSet, count: int, seed: int) -> Explanation:
         """Of the critic's score, and where the critic names classes (AC-GAN) of the log-odds of the sample's own."""
@@ -276,7 +276,8 @@ def _check_augmentation(config: Config, shape: tuple[int, ...]) -> None:
     if config.augment.name != "none" and not (_is_square_image(shape) and shape[0] in (1, 3)):
         raise UserError(
             f"augment.name={config.augment.name} changes square images of 1 or 3 channels, not the samples of shape "
-            f"{shape} in data.name={config.data.name}; use augment.name=none."
+            f"{shape} in data.name={config.data.name}; use augment.name=none, or data.fit=stretch with a square "
+            "data.resolution."
         )
 
 

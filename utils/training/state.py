@@ -9,16 +9,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from utils.errors import UserError
 
-FORMAT = 3  # of state.json; 2 had no digest of the data; files of format 1 do not say theirs
+# Of state.json. 3 had no aspect of stretched images, 2 no digest of the data; files of format 1 do not say theirs.
+FORMAT = 4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What networks must know of the data: shape of a sample, classes (0: no labels), outputs of a critic."""
+    """What networks must know of the data: shape of a sample, classes (0: no labels), outputs of a critic; and what
+    pictures must: the width of stretched images before that, in units of their height (None: they were not stretched).
+    """
 
     shape: tuple[int, ...]
     classes: int
     outputs: int = 1
+    aspect: float | None = None
 
 
 @dataclass(frozen=True)

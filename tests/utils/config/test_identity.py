@@ -97,6 +97,14 @@ def test_a_key_that_an_older_version_lacked_counts_as_its_default(key):
     assert differences(old, identity(other))[key].endswith(f" -> {value_of(other, key)}")
 
 
+def test_runs_from_before_images_were_held_out_trained_on_all(empty):
+    new, all_of_them = (identity(load(empty, ["data.name=folder", f"data.validation={share}"])) for share in (0.05, 0))
+    old = {key: value for key, value in new.items() if key != "data.validation"}
+    assert differences(old, new) == {"data.validation": "data.validation: 0.0 -> 0.05"}
+    assert differences(old, all_of_them) == {}
+    assert list(differences(identity(load(empty, [])), new)) == ["data.name"]
+
+
 def test_the_default_is_that_of_the_section_by_its_name(empty):
     """model.critic_width is 64 by default in dcgan and 1024 in resnet."""
     ours = identity(load(empty, ["model.name=dcgan", "model.critic_width=1024"]))

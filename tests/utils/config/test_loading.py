@@ -379,3 +379,28 @@ def test_the_config_in_a_runs_folder_means_that_folder(write, tmp_path, monkeypa
 def test_another_file_in_a_runs_folder_is_a_recipe_like_any_other(write):
     write("", "runs/r1/log.txt")
     assert load(write("run: {dir: /far}\n", "runs/r1/mine.yaml"), []).run.dir == "/far"
+
+
+FOLDER = "data: {name: folder, root: data/images}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "name"),
+    [
+        (FOLDER, [], "mine"),
+        (FOLDER, ["data.root=data/images"], "mine"),
+        (FOLDER, ["data.root=/elsewhere/my photos/"], "mine-my_photos"),
+        (FOLDER, ["data.root=a/v1.5"], "mine-v1.5"),
+        (FOLDER, ["data.name=zip", "data.root=a/b.zip"], "mine-b"),
+        (FOLDER, ["data.name=zip"], "mine-images"),
+        (FOLDER, ["data.name=mnist"], "mine-mnist"),
+        (FOLDER, ["data.root=photos", "run.name=own"], "own"),
+        ("", [], "mine"),
+        ("", ["data.name=digits"], "mine"),
+        ("", ["data.name=folder", "data.root=photos"], "mine-photos"),
+        ("data: {name: mnist}", ["data.root=/datasets"], "mine"),
+    ],
+)
+def test_a_run_on_other_data_has_a_name_of_its_own(tmp_path, text, words, name):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load(tmp_path / "mine.yaml", words).run.name == name

@@ -198,3 +198,35 @@ def test_a_key_is_of_the_same_type_in_all_kinds_of_a_section(section):
 @pytest.mark.parametrize("word", ["data.root=a b", "seed=#"])
 def test_text_with_signs_is_an_override(word):
     assert is_override(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("data.resolution=64", 64),
+        ("data.resolution=1e2", 100),
+        ("data.resolution=[96,64]", [96, 64]),
+        ("data.background=white", "white"),
+        ("data.background=#ff8000", "#ff8000"),
+        ("data.background=128", 128),
+        ("data.background=[255,128,0]", [255, 128, 0]),
+    ],
+)
+def test_a_key_of_more_than_one_type(empty, word, value):
+    config = load(empty, [*FOLDER, word])
+    key = word.partition("=")[0].removeprefix("data.")
+    assert getattr(config.data, key) == value
+    empty.write_text(to_yaml(config))
+    assert getattr(load(empty, []).data, key) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-8", "abc", "1.5", "true", "null", "", "[8]", "[8,8,8]", "[8,0]", "[8,a]", "[8"]
+)
+def test_what_is_no_resolution(empty, text):
+    assert "data.resolution" in refusal(empty, *FOLDER, f"data.resolution={text}")
+
+
+@pytest.mark.parametrize("text", ["whitish", "-1", "256", "1.5", "", "[1,2]", "[1,2,256]", "[1,2,a]"])
+def test_what_is_no_colour(empty, text):
+    assert "data.background" in refusal(empty, *FOLDER, f"data.background={text}")

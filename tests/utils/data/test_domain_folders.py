@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.utils.data.helpers import refused_pair
+from tests.utils.data.helpers import picture, png, refused_pair
 from utils.data.domain_folders import DomainFolders
 from utils.data.domains import load
 from utils.data.samples import Resident, Streamed
@@ -106,10 +106,15 @@ def test_a_class_with_one_image_in_the_source_is_named(folders):
 
 
 def test_an_unreadable_image_of_the_target_is_named(folders):
-    (Path(folders.root) / "sketch/a/1.png").write_bytes(b"junk")
+    path = Path(folders.root) / "sketch/a/1.png"
+    path.write_bytes(png(picture(0, (8, 8)))[:150])
     message = refused_pair(folders)
     assert "'a/1.png'" in message
     assert "replace or remove it" in message
+    path.write_bytes(b"junk")
+    data = load(folders, 0)
+    assert len(data.target) == 5
+    assert "Left out, for they cannot be read as images: 'a/1.png'." in data.notes
 
 
 def test_unknown_domains_name_those_that_are_there(folders, tmp_path):

@@ -14,6 +14,7 @@ from torchvision import datasets as torchvision_datasets
 from tests.utils.data.helpers import pixels, refused_set, write_idx
 from utils.data import image_sets
 from utils.data.datasets import DATASETS, load
+from utils.data.domains import DOMAINS
 from utils.data.fitting import FittedImages
 from utils.data.image_pairs import ImagePair
 from utils.data.image_sets import DIGITS, GARMENTS, IMAGE_SETS, MnistM, TorchvisionSet
@@ -112,8 +113,9 @@ def test_stacked_mnist_is_a_function_of_the_seed(mnist, monkeypatch):
 
 def test_mnist_of_another_size_names_the_remedy(mnist):
     message = refused_set(dataclasses.replace(mnist, resolution=32))
-    for part in ("mnist", "28x28", "32x32", "data.fit=pad", "data.resolution=28"):
+    for part in ("mnist", "28x28", "32x32", "data.fit=pad", "data.fit=crop"):
         assert part in message
+    assert "data.resolution" not in message, "dcgan, which reads MNIST, makes no images of 28 pixels"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,7 @@ def test_mnist_of_another_size_names_the_remedy(mnist):
         ("mnist", "MNIST/raw"),
         ("fashion_mnist", "FashionMNIST/raw"),
         ("cifar10", "cifar-10-batches-py"),
+        ("cifar100", "cifar-100-python"),
         ("usps", "USPS"),
         ("svhn", "SVHN"),
     ],
@@ -201,6 +204,42 @@ def test_cifar10(tmp_path, monkeypatch):
     assert load(dataclasses.replace(config, resolution=16, fit="crop"), 0).shape == (3, 16, 16)
     (batches / "test_batch").write_bytes(pickle.dumps({"data": rows[:1]})[:50])
     assert str(batches) in refused_set(config)
+
+
+def test_cifar100_has_a_hundred_classes_and_may_be_a_domain(tmp_path, monkeypatch):
+    """A miniature of the real files, with torchvision's table of md5 sums switched off."""
+    monkeypatch.setattr(torchvision_datasets.CIFAR100, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(torchvision_datasets.CIFAR10, "_load_meta", lambda self: None)
+    names = [f"kind {i}" for i in range(100)]
+    monkeypatch.setattr(torchvision_datasets.CIFAR100, "classes", names, raising=False)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (8, 3 * 32 * 32), dtype=np.uint8)
+    for name, part, labels in (("train", slice(6), [99, 0, 7, 99, 1, 2]), ("test", slice(6, 8), [3, 98])):
+        (folder / name).write_bytes(pickle.dumps({"data": rows[part], "fine_labels": labels}))
+    data = load(TorchvisionSet("cifar100", root=str(tmp_path), resolution=32), 0)
+    assert (data.shape, data.classes, data.class_names) == ((3, 32, 32), 100, tuple(names))
+    assert data.train.label.tolist() == [99, 0, 7, 99, 1, 2]
+    assert torch.equal(data.test.x, torch.from_numpy(rows[6:].reshape(2, 3, 32, 32)))
+    both = ImagePair("images", root=str(tmp_path), resolution=32, source="cifar100", target="cifar100")
+    assert DOMAINS["images"](both, 0).classes == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "words"),
+    [
+        ("mnist", "MNIST/raw/train-images-idx3-ubyte.gz", "gunzip"),
+        ("fashion_mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz", "gunzip"),
+        ("cifar10", "cifar-10-python.tar.gz", "tar -xzf"),
+        ("cifar100", "cifar-100-python.tar.gz", "tar -xzf"),
+    ],
+)
+def test_packed_files_are_to_be_unpacked_and_not_deleted(tmp_path, name, path, words):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_bytes(b"")
+    message = refused_set(TorchvisionSet(name, root=str(tmp_path)))
+    assert words in message
+    assert "delete" not in message
 
 
 # --- The other sets

@@ -14,6 +14,7 @@ from tests.utils.data.helpers import refused_set
 from utils.data.datasets import DATASETS
 from utils.data.domains import DOMAINS
 from utils.data.fitting import FittedImages
+from utils.data.image_files import OwnImages
 from utils.data.sections import data_section
 from utils.errors import UserError
 
@@ -24,15 +25,15 @@ SECTIONS = {
 }
 IMAGES = ["name", "resolution", "mirror", "fit"]
 TORCHVISION = [*IMAGES, "root", "download"]
-FILES = [*IMAGES, "root", "workers", "resident_gib"]
+FILES = [*IMAGES, "root", "background", "workers", "resident_gib"]
 KEYS = {
     "digits": IMAGES,
     "ring": ["name"],
     "grid": ["name"],
-    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "usps", "svhn", "stacked_mnist"), TORCHVISION),
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "cifar100", "usps", "svhn", "stacked_mnist"), TORCHVISION),
     "mnist_m": [*TORCHVISION, "photos"],
-    "folder": FILES,
-    "zip": FILES,
+    "folder": [*FILES, "validation"],
+    "zip": [*FILES, "validation"],
     "moons-pair": ["name"],
     "digit_patches-pair": ["name", "resolution", "mirror"],
     "digit_cameras-pair": ["name", "resolution", "mirror", "validation"],
@@ -44,13 +45,17 @@ KEYS = {
 DEFAULTS = {
     "root": "data", "source": "", "target": "", "photos": "", "validation": 0.1, "transform": "none",
     "download": False, "resolution": 8, "fit": "exact", "mirror": False, "workers": 2, "resident_gib": 4.0,
+    "background": "black",
 }  # fmt: skip
 BOUNDS = {
-    "resolution": "Ge(ge=1)",
-    "workers": "Ge(ge=0)",
+    "workers": "Ge(ge=0), Le(le=1024)",
     "resident_gib": "Ge(ge=0)",
     "validation": "Gt(gt=0), Lt(lt=1)",
+    "resolution": "a whole number from 1 up or two of them, [height,width]",
+    "background": "a colour's name, a gray level from 0 to 255 or three such numbers",
 }
+# A GAN needs no held-out images, and keeps more to train on.
+OF_OWN_IMAGES = {"validation": (0.05, "Ge(ge=0), Lt(lt=1)")}
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -64,12 +69,13 @@ def test_every_set_is_in_the_table():
 
 @pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)
 def test_a_key_has_the_same_default_and_bounds_in_every_set(section):
-    defaults = dataclasses.asdict(section())
-    assert {key: value for key, value in defaults.items() if key != "name"} == {
-        key: DEFAULTS[key] for key in defaults if key != "name"
-    }
-    for key, hint in get_type_hints(section, include_extras=True).items():
-        assert ", ".join(map(str, getattr(hint, "__metadata__", ()))) == BOUNDS.get(key, "")
+    hints = get_type_hints(section, include_extras=True)
+    for key, value in dataclasses.asdict(section()).items():
+        bounds = ", ".join(getattr(bound, "words", str(bound)) for bound in getattr(hints[key], "__metadata__", ()))
+        expected = DEFAULTS.get(key), BOUNDS.get(key, "")
+        if section is OwnImages and key in OF_OWN_IMAGES:
+            expected = OF_OWN_IMAGES[key]
+        assert key == "name" or (value, bounds) == expected
 
 
 @pytest.mark.parametrize("section", dict.fromkeys(SECTIONS.values()), ids=lambda section: section.__name__)

@@ -1,7 +1,5 @@
 """Running a recogniser over samples, and choosing a subset of them."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 from models import dense
 from models.domain import Recogniser, SplitRecogniser
 from utils.data.files import Files
-from utils.data.fitting import FittedImages
+from utils.data.fitting import ImageFiles
 from utils.data.samples import Resident, Streamed
 from utils.errors import UserError
 from utils.evaluation.predictions import BATCH, predict, subset
@@ -84,9 +82,9 @@ def test_features_that_are_not_finite_are_refused():
 
 def test_a_file_that_cannot_be_read_is_raised(tmp_path):
     (tmp_path / "0.png").write_bytes(b"junk")
-    files = Files(str(tmp_path), ["0.png"], lambda root, name: Path(root, name).read_bytes())
+    files = Files(str(tmp_path), ["0.png"])
     with pytest.raises(UserError, match=r"'0.png'"):
-        predict(recogniser(), Streamed(files, None, 3, FittedImages()))
+        predict(recogniser(), Streamed(files, None, 3, ImageFiles()))
 
 
 def test_a_subset_is_always_the_same():

@@ -11,7 +11,7 @@ from PIL import Image
 from adversarial.draws import Draw
 from utils.config.sections import Config
 from utils.data import datasets
-from utils.data.image_files import ImageFiles
+from utils.data.image_files import OwnImages
 from utils.data.order import indices_at
 from utils.data.points import Points
 from utils.data.samples import Resident, Streamed
@@ -42,7 +42,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def read(root: Path, resident: bool) -> Resident | Streamed:
-    config = ImageFiles(name="folder", root=str(root), resolution=SIZE, resident_gib=1.0 if resident else 0.0)
+    config = OwnImages("folder", SIZE, root=str(root), resident_gib=1.0 if resident else 0.0, validation=0.0)
     samples = datasets.load(config, seed=0).train
     assert isinstance(samples, Resident if resident else Streamed)
     return samples
@@ -59,7 +59,7 @@ def streamed(root) -> Streamed:
 
 
 def settings_of(batch_size: int = 4, critic_steps: int = 1, mirror: bool = True, workers: int = 0) -> Config:
-    config = Config(data=ImageFiles(mirror=mirror, workers=workers))
+    config = Config(data=OwnImages(mirror=mirror, workers=workers))
     config.train.batch_size, config.update.critic_steps = batch_size, critic_steps
     return config
 
