@@ -9,9 +9,6 @@ import argparse
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
-
-import torch
 
 from utils import errors, pictures
 from utils.config import loading as config
@@ -41,9 +38,7 @@ def main(arguments: list[str]) -> int:
         players = players.with_raw_weights()
     if options.seed is not None:
         cfg.seed = options.seed  # only now: the data are a function of the run's own seed
-    records = task.evaluate(cfg, players, data, folder.path)
-    if not records:
-        raise UserError(f"Data set '{data.name}' offers no metric: it needs labels and a held-out split, or modes.")
+    records = task.evaluate(cfg, players, data, folder.features)
     records = [{"step": state.step, "weights": options.weights, **record} for record in records]
     with warned_if_not_written(), open(folder.path / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
@@ -53,7 +48,11 @@ def main(arguments: list[str]) -> int:
     print(f"{folder.path}, step {state.step}, {options.weights} weights", *describe(records), sep="\n")
     for record in records:
         if "confusion" in record:
-            tell_classes(record, folder.samples / f"confusion-step-{state.step:08d}-{options.weights}.png")
+            tell_classes(record)
+    for name, image in task.illustrate(cfg, players, data, records).items():
+        with warned_if_not_written():
+            path = folder.samples / f"{name}-step-{state.step:08d}-{options.weights}.png"
+            print(f"{name}: {pictures.save(image, path)}")
     return 0
 
 
@@ -68,15 +67,13 @@ def warned_if_not_written() -> Iterator[None]:
         errors.warn(f"{error.filename or 'A file'} could not be written ({error.strerror}); the result is only shown.")
 
 
-def tell_classes(record: Record, path: Path) -> None:
-    """Print the accuracy of each class and draw the confusion matrix."""
+def tell_classes(record: Record) -> None:
+    """Print the accuracy of each class."""
     names = record["class_names"]
     width = max(map(len, names))
     print("of each class:")
     for name, right, counts in zip(names, record["per_class"], record["confusion"], strict=True):
         print(f"  {name:{width}} {f'{right:6.2f} %' if any(counts) else 'none in the target'}")
-    with warned_if_not_written():
-        print(f"confusion matrix: {pictures.save(pictures.confusion(torch.tensor(record['confusion']), names), path)}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -137,6 +137,8 @@ def train(cfg: Config) -> int:
         for note in data.notes:
             tell(note)
         digest = agreed_digest(data, stop.group)
+        with stop.group.first_alone():  # where a feature network is fetched
+            task.check_evaluation(cfg, data, folder.features, accelerator.device)
         generator, critic = task.networks(cfg, task.sizes(data))
         if saved is None:
             with stop.group.first_alone():  # where weights are fetched
@@ -218,7 +220,7 @@ def attempt(
     first, begin = accelerator.is_main_process, state.step
     with (
         Log(folder, begin, Trackers(cfg, folder, partial(say, folder))) if first else contextlib.nullcontext() as log,
-        Saver(cfg, folder, players, state, best_metric(cfg, task), first) as saver,
+        Saver(cfg, folder, players, state, best_metric(cfg, task, data), first) as saver,
         Recorder(cfg, task, players, log, stop.group, begin) as recorder,
     ):
         if log:

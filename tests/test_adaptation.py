@@ -325,7 +325,7 @@ def test_evaluation_prints_each_class_and_draws_the_confusion(finished, capsys):
     # 1,000 samples of each class, so the mean is the accuracy; each number is rounded to two digits
     assert sum(map(float, lines.values())) / 2 == pytest.approx(float(accuracy), abs=0.02)
     assert lines.keys() == {"upper", "lower"}
-    path = output.splitlines()[-1].removeprefix("confusion matrix: ")
+    path = output.splitlines()[-1].removeprefix("confusion: ")
     assert path.endswith("run/samples/confusion-step-00000006-ema.png")
     assert Image.open(path).mode == "RGB"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.runs import ROOT
 
 # Each takes between a fifth of a second and three seconds to import.
-HEAVY = ["torchvision", "sklearn", "matplotlib", "torchmetrics", "torch.utils.tensorboard", "torch._dynamo", "PIL"]
+HEAVY = ["torchvision", "sklearn", "matplotlib", "torch.utils.tensorboard", "torch._dynamo", "PIL"]
 # Every command line in a process of its own, by fork from one that has imported torch alone.
 SCRIPT = """
 import json, os, runpy, sys, traceback

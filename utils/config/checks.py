@@ -17,6 +17,7 @@ from utils.config.sections import (
     Config,
     GenerationConfig,
     InvarianceConfig,
+    metric_named,
     penalised_slope,
     schedules,
 )
@@ -56,6 +57,7 @@ def check(config: Config) -> None:
         _check_domains(config)
     _check_compile(config)
     _check_best(config)
+    _check_features(config)
 
 
 def _check_schedules(config: Config) -> None:
@@ -196,8 +198,24 @@ def _check_compile(config: Config) -> None:
 
 def _check_best(config: Config) -> None:
     metrics = config.game.metrics
-    if config.checkpoint.best not in ("auto", "none", *metrics):
+    if metric_named(config.checkpoint.best, ("auto", "none", *metrics)) is None:
         raise UserError(
             f"checkpoint.best={config.checkpoint.best} cannot choose a model of game.name={config.game.name}; valid "
             f"are: auto, none, {', '.join(metrics)}."
         )
+
+
+def _check_features(config: Config) -> None:
+    given = config.evaluate
+    if given.features != "auto" and config.game.networks != "generator":
+        raise UserError(
+            f"evaluate.features={given.features} is for game.name=generation: a game of domains is measured in its own "
+            "features; leave it auto."
+        )
+    if given.features_file and given.features in ("auto", "classifier"):
+        raise UserError(
+            f"evaluate.features_file is given and evaluate.features={given.features} reads no file; choose "
+            "evaluate.features=file, or the space that the weights are of."
+        )
+    if min(given.features_std) <= 0:
+        raise UserError(f"evaluate.features_std is {given.features_std} and must be above 0.")

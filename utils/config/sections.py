@@ -4,7 +4,8 @@ The trailing comment is the key's documentation: ``--print-config`` and the ``co
 ``game`` and ``data`` have the keys of what their ``name`` chooses.
 """
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,6 +39,10 @@ Optimizer = Annotated[str, OneOf(OPTIMIZERS)]
 # What Accelerate has a tracker for, by the names of their packages.
 Tracker = Annotated[str, OneOf(("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb"))]
 AdaptationMethod = Annotated[str, OneOf(METHODS)]
+Reference = Literal["auto", "held-out", "training"]
+SPACES = ("auto", "classifier", "lite0", "inception", "dinov2", "file")  # utils.evaluation.spaces has the networks
+Features = Annotated[str, OneOf(SPACES)]
+Colour = Annotated[list[float], Len(3, 3)]
 INVARIANCE_METHODS = ("dann", "layers", "mada", "source_only")  # those that need no target domain
 InvarianceMethod = Annotated[str, OneOf(INVARIANCE_METHODS)]
 
@@ -71,7 +76,10 @@ class GenerationConfig(GameConfig):
     datasets = DATASETS
     networks = "generator"
     offers = ("fakes", "samples", "images", "mapping")  # the last two if the data and the networks have them
-    metrics = ("modes", "high quality", "reverse KL", "recognised", "rarest class", "Fréchet distance")
+    metrics = (
+        "modes", "high quality", "reverse KL", "recognised", "rarest class", "class score", "Fréchet distance",
+        "kernel distance", "precision", "recall", "density", "coverage", "intra-class Fréchet distance",
+    )  # fmt: skip
 
     name: str = "generation"  # the game: generation (a GAN), adaptation (two domains) or invariance (K attributes)
     objective: Objective = "non_saturating"  # the players' losses: a key of adversarial.objectives.OBJECTIVES
@@ -245,6 +253,13 @@ class EvaluateConfig:
 
     every: NonNegativeInt = 0  # steps between evaluations; 0: only at the end
     samples: Annotated[int, Ge(2)] = 1000  # generated, or of each domain, that a metric is computed on (an oracle: all)
+    reference: Reference = "auto"  # split that generated images are compared with: auto is held-out if there is one
+    reference_samples: Annotated[int, Ge(2)] = 10000  # images of each split that generated ones are compared with
+    features: Features = "auto"  # space: classifier, lite0, inception, dinov2, file; auto: classifier, or else lite0
+    features_file: str = ""  # network (file) or weights of the space; empty: the space's own, fetched where need be
+    features_resolution: NonNegativeInt = 0  # file: pixels that the network takes; 0: as many as the images have
+    features_mean: Colour = field(default_factory=lambda: [0.485, 0.456, 0.406])  # file: subtracted of pixels in [0, 1]
+    features_std: Colour = field(default_factory=lambda: [0.229, 0.224, 0.225])  # file: what it divides them by
 
 
 @dataclass
@@ -307,6 +322,15 @@ def kinds(section: str) -> Iterator[tuple[str, type]]:
         case "data":
             for registry in (DATASETS, DOMAINS):
                 yield from ((name, data_section(name, registry)) for name in registry)
+
+
+def metric_named(name: str, metrics: Iterable[str]) -> str | None:
+    """The metric of this name, which may be written without accents and in any case: ``frechet distance``."""
+    return next((metric for metric in metrics if _plain(metric) == _plain(name)), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", name) if not unicodedata.combining(c)).casefold()
 
 
 def penalised_slope(config: Config) -> str | None:

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from adversarial.draws import rng
 from utils.data.randomness import seeded
-from utils.data.samples import DataSet, Resident, to_images
-from utils.errors import warn
+from utils.data.samples import DataSet, Resident, digest, to_images
+from utils.evaluation.cache import digest_of_tensors, kept
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 800, 128, 2e-3
 NOISE = 0.2  # σ of noise added to training images in [-1, 1]: on small sets one per cent fewer errors
-EVALUATED_AT_ONCE = 500  # images
 
 
 class Classifier(nn.Module):
@@ -48,41 +45,24 @@ class Classifier(nn.Module):
 
 
 def classifier(data: DataSet, folder: Path, device: torch.device) -> Classifier:
-    """The classifier of ``data``, frozen, read from ``folder`` or trained (seconds to two minutes) and saved there."""
+    """The classifier of ``data``, frozen, read from ``folder`` or trained (seconds to two minutes) and kept there."""
     network = Classifier(data.shape, data.classes)
-    cache = folder / f"classifier-{_fingerprint(data.train)}.safetensors"
-    try:
-        network.load_state_dict(load_file(cache))
-    except (OSError, SafetensorError, RuntimeError):  # absent or damaged
-        _train(network, data.train, device)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = cache.with_suffix(".partial")  # renamed when complete: a killed run leaves no half-written file
-            partial.write_bytes(save(network.cpu().state_dict()))  # save_file would hide it from all other users
-            partial.replace(cache)
-        except OSError as error:
-            warn(f"The classifier could not be kept in {folder} ({error.strerror}); it is trained anew the next time.")
+    path = folder / f"classifier-{_fingerprint(network, data.train)}.safetensors"
+    network.load_state_dict(kept(path, lambda: _trained(network, data.train, device)))
     return network.to(device).eval().requires_grad_(False)
 
 
-def _fingerprint(samples: Resident) -> str:
-    """A hash of a training set: the network is reused for exactly the set that it was trained on."""
-    digest = hashlib.sha256(samples.x.numpy().tobytes())
-    digest.update(samples.label.numpy().tobytes())
-    return digest.hexdigest()[:12]
+def _fingerprint(network: Classifier, samples: Resident) -> str:
+    """A hash of what the weights are a function of: the training set, the layers and the settings of the training."""
+    layers = [(name, tuple(value.shape), str(value.dtype)) for name, value in network.state_dict().items()]
+    found = hashlib.sha256(repr((layers, STEPS, BATCH_SIZE, LEARNING_RATE, NOISE)).encode())
+    found.update(digest(Resident(samples.x, samples.label)).encode())
+    return found.hexdigest()[:12]
 
 
 def sha256(module: nn.Module) -> str:
     """The sha256 of a network's weights and buffers, by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Class probabilities ``[N, classes]``."""
-    return torch.cat([network(batch).softmax(1) for batch in images.split(EVALUATED_AT_ONCE)])
+    return digest_of_tensors(module.state_dict())
 
 
 class ClassShares(NamedTuple):
@@ -100,7 +80,9 @@ def class_shares(probability: Tensor, threshold: float = 0.9) -> ClassShares:
     return ClassShares(float((confidence > threshold).float().mean()), float(shares.min()), shares.tolist())
 
 
-def _train(network: Classifier, samples: Resident, device: torch.device) -> None:
+@torch.enable_grad()
+def _trained(network: Classifier, samples: Resident, device: torch.device) -> dict[str, Tensor]:
+    """Train the network; its weights by name."""
     with seeded("classifier"), _one_thread():
         # Initialised again, inside `seeded`: the caller's global generator drew the first weights.
         network.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
@@ -117,6 +99,7 @@ def _train(network: Classifier, samples: Resident, device: torch.device) -> None
             loss.backward()
             optimizer.step()
             schedule.step()
+    return network.state_dict()
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """Measuring what a generator makes, by a method that fits the data set.
 
-Points are measured against the mixture that they should cover; images of a labelled set with a held-out split in the
-features of a small classifier of that set (``classifier``); stacked digits by the digits that a classifier reads in
-them. For other sets there is no metric without a download.
+Points are measured against the mixture that they should cover; images in a feature space (``spaces``), by the metrics
+of ``metrics``; stacked digits by the digits that a classifier reads in them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,43 +11,127 @@ import torch
 from torch import Tensor, nn
 
 from utils.data.image_sets import stacked_label
-from utils.data.samples import DataSet, Resident, to_images
-from utils.evaluation.classifier import Classifier, class_shares, classifier, probabilities, sha256
+from utils.data.samples import DataSet, Samples
+from utils.errors import UserError
 from utils.evaluation.coverage import coverage, from_uniform
-from utils.evaluation.distances import frechet_distance
+from utils.evaluation.features import Features, features_of, real_features
+from utils.evaluation.metrics import IMAGE_METRICS, Measured
+from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record, record
-from utils.evaluation.sampling import every_class, latents, sample
+from utils.evaluation.sampling import drawn_images, every_class, latents, sample
+from utils.evaluation.spaces import NAMING_CLASSES, Request, automatic, check_space, space_of
 
-CONFIDENCE = 0.9
+# Published names, and what they stand for: Inception's features, the whole training split, and as many samples.
+PUBLISHED = {"Fréchet distance": "FID", "kernel distance": "KID", "class score": "Inception score"}
+PUBLISHED_SAMPLES = 50_000
+
+Drawn = tuple[Tensor, Tensor | None]  # latents, and the classes that images are drawn of
 
 
-def evaluate(
-    generator: nn.Module, data: DataSet, conditional: bool, latent_dim: int, count: int, seed: int, folder: Path
-) -> list[Record]:
-    """Metrics of ``count`` generated images or points, one record each; an empty list if no metric fits the data set.
+@dataclass(frozen=True)
+class Settings:
+    """What is drawn, and what it is compared with: keys of the config."""
 
-    A record says: value, metric, unit, feature space and sha256 of its weights, reference set, split and size, N, seed.
-    The feature network is read from ``folder``, or trained and saved there.
+    latent_dim: int
+    samples: int
+    seed: int
+    conditional: bool = False
+    reference: str = "auto"  # split: auto is held-out where there is such a split
+    reference_samples: int = 10_000  # real images of each split, at most
+    features: str = "auto"  # a key of spaces.SPACES
+    features_file: str = ""
+    features_resolution: int = 0
+    features_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    features_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def evaluate(generator: nn.Module, data: DataSet, settings: Settings, folder: Path) -> list[Record]:
+    """Metrics of generated images or points, one record each.
+
+    A record says: value, metric, unit, what real images get, feature space and sha256 of its weights, resizer,
+    reference set, split and size, N, seed. What holds for all runs is read from ``folder``, or computed and kept there.
     """
-    measure = _measure(data)
-    if measure is None:
-        return []
-    label = every_class(count, data.classes if conditional else 0)
-    generated = sample(generator, latents(count, latent_dim, seed), label)
-    records = measure(generated, data, folder, next(generator.parameters()).device)
-    return [{**record, "samples": count, "seed": seed, "truncation": None, "resizer": None} for record in records]
-
-
-def _measure(data: DataSet) -> Callable[[Tensor, DataSet, Path, torch.device], list[Record]] | None:
-    """The function that measures what a generator of this set makes, or None if there is no metric."""
+    drawn = _drawn(data, settings)
+    device = next(generator.parameters()).device
     if data.modes is not None:
-        return _points
+        records = _points(sample(generator, *drawn), data)
+    elif data.channel is not None:
+        records = _stacks(generator, drawn, data, settings, folder, device)
+    else:
+        records = _images(generator, drawn, data, settings, folder, device)
+    common = {"samples": settings.samples, "seed": settings.seed, "truncation": None, "resizer": None}
+    return [{**common, **record} for record in records]
+
+
+def beside(generator: nn.Module, data: DataSet, settings: Settings, pairs: list[list[int]]) -> Tensor:
+    """Generated images, and after them training images ``[2 n, C, R, R]`` in [-1, 1], by the indices ``[n, 2]`` of a
+    record of the nearest training images.
+    """
+    made, real = torch.tensor(pairs).T
+    latent, label = _drawn(data, settings)
+    shown = sample(generator, latent[made], None if label is None else label[made])
+    train = subset(data.train, settings.reference_samples).part(real)
+    return torch.cat([shown, *(prepared_batches(train, torch.device("cpu")))])
+
+
+def offered(data: DataSet, settings: Settings) -> tuple[str, ...]:
+    """The names of the metrics that ``evaluate`` gives, but for the classifier's accuracy."""
+    if data.modes is not None:
+        return "modes", "high quality", "reverse KL"
     if data.channel is not None:
-        return _stacks
-    return _images if isinstance(data.train, Resident) and data.classes and data.test is not None else None
+        return "modes", "reverse KL"
+    has = offers(data, settings)
+    return tuple(name for name, metric in IMAGE_METRICS.items() if not metric.needs or metric.needs in has)
 
 
-def _points(points: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+def offers(data: DataSet, settings: Settings) -> set[str]:
+    """What metrics may need and find: "own classes" that the space names, any "classes", "held-out", "labels"."""
+    space = automatic(data) if settings.features == "auto" else settings.features
+    found = {
+        "own classes": space == "classifier",
+        "classes": space in NAMING_CLASSES,
+        "held-out": data.test is not None,
+        "labels": settings.conditional,
+    }
+    return {name for name, there in found.items() if there}
+
+
+def _drawn(data: DataSet, settings: Settings) -> Drawn:
+    label = every_class(settings.samples, data.classes if settings.conditional else 0)
+    return latents(settings.samples, settings.latent_dim, settings.seed), label
+
+
+def check(data: DataSet, settings: Settings, folder: Path, device: torch.device) -> None:
+    """Raise UserError now for what would stop an evaluation hours later: a network or images that cannot be had."""
+    if data.modes is not None or data.channel is not None:
+        return
+    split, reference = _reference(data, settings)
+    if len(reference) < 2:
+        raise UserError(
+            f"The {split} split of data set '{data.name}' has {len(reference)} image, and metrics need at least 2: add "
+            "some, or choose the other split with evaluate.reference."
+        )
+    check_space(settings.features, _request(data, settings, folder, device))
+
+
+def _request(data: DataSet, settings: Settings, folder: Path, device: torch.device) -> Request:
+    mean, std = tuple(settings.features_mean), tuple(settings.features_std)
+    return Request(data, folder, device, settings.features_file, settings.features_resolution, mean, std)
+
+
+def _reference(data: DataSet, settings: Settings) -> tuple[str, Samples]:
+    """The split that generated images are compared with, and its name."""
+    if settings.reference == "held-out" and data.test is None:
+        raise UserError(
+            f"evaluate.reference=held-out, and data set '{data.name}' has no held-out split; use "
+            "evaluate.reference=training."
+        )
+    if settings.reference == "training" or data.test is None:
+        return "training", data.train
+    return "held-out", data.test
+
+
+def _points(points: Tensor, data: DataSet) -> list[Record]:
     result = coverage(points, data.modes)
     total = len(data.modes.centres)
     space = {"features": "the points themselves", "features_sha256": None}
@@ -62,91 +144,53 @@ def _points(points: Tensor, data: DataSet, folder: Path, device: torch.device) -
     ]
 
 
-@dataclass(frozen=True)
-class MeasuredImages:
-    """Generated images and what they are measured with: a classifier of the data set, the class probabilities
-    ``[N, K]`` that it gives them, and the real images. All images are ``[N, C, R, R]`` in [-1, 1], on one device.
-    """
-
-    network: Classifier
-    images: Tensor
-    probability: Tensor
-    train: Tensor
-    test: Tensor
-
-
-def recognised(measured: MeasuredImages) -> Record:
-    """The share of images that the classifier is sure of."""
-    share = class_shares(measured.probability, CONFIDENCE).confident
-    return record("recognised", 100 * share, "%", f" read with confidence > {CONFIDENCE}", higher_is_better=True)
-
-
-def rarest_class(measured: MeasuredImages) -> Record:
-    """The share of images of the class that occurs least."""
-    read = class_shares(measured.probability, CONFIDENCE)
-    return record("rarest class", 100 * read.rarest, "%", " of the samples", higher_is_better=True, shares=read.shares)
+def _images(
+    generator: nn.Module, drawn: Drawn, data: DataSet, settings: Settings, folder: Path, device: torch.device
+) -> list[Record]:
+    space = space_of(settings.features, _request(data, settings, folder, device))
+    split, reference_samples = _reference(data, settings)
+    splits = {"training": real_features(space, data.train, settings.reference_samples, folder), "held-out": None}
+    if data.test is not None:
+        splits["held-out"] = real_features(space, data.test, settings.reference_samples, folder)
+    other = splits["training" if split == "held-out" else "held-out"]
+    made = features_of(space, drawn_images(generator, *drawn), settings.samples, "generated images", drawn[1])
+    measured = Measured(
+        space, made, splits[split], None if other is None else other.some(settings.samples), splits["training"],
+        splits["held-out"], split,
+    )  # fmt: skip
+    about = {"features": space.name, "features_sha256": space.sha256, "resizer": space.resizer}
+    about |= {"reference": data.name, "split": split, "reference_samples": len(measured.reference.x)}
+    records = [{**IMAGE_METRICS[name].measure(measured), **about} for name in offered(data, settings)]
+    whole = split == "training" and len(measured.reference.x) == len(reference_samples)
+    if space.published and whole and settings.samples >= PUBLISHED_SAMPLES:
+        records = [{**record, "metric": PUBLISHED.get(record["metric"], record["metric"])} for record in records]
+    return [_accuracy(measured.held_out, data, about)] * space.knows_classes + records
 
 
-def frechet(measured: MeasuredImages) -> Record:
-    """Fréchet distance to the held-out split."""
-    distance = frechet_distance(measured.network, measured.test, measured.images)
-    return record("Fréchet distance", distance, "", " to the held-out split", higher_is_better=False)
-
-
-def frechet_of_training_split(measured: MeasuredImages) -> Record:
-    """The same of the training split: what a perfect generator would reach."""
-    distance = frechet_distance(measured.network, measured.test, measured.train)
-    return record(
-        "Fréchet distance of the training split", distance, "", " to the held-out split", higher_is_better=False
-    )
-
-
-# To add a metric of images: write its function and one line here.
-IMAGE_METRICS = {
-    "recognised": recognised,
-    "rarest class": rarest_class,
-    "Fréchet distance": frechet,
-    "Fréchet distance of the training split": frechet_of_training_split,
-}
-
-
-@torch.no_grad()
-def _images(images: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
-    with torch.enable_grad():  # the classifier may have to be trained
-        network = classifier(data, folder, device)
-    images = images.to(device)
-    train, test = (to_images(split.x, device) for split in (data.train, data.test))
-    measured = MeasuredImages(network, images, probabilities(network, images), train, test)
-    space = {**_space(network, data), "reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
-    return [_accuracy(network, data, device), *({**metric(measured), **space} for metric in IMAGE_METRICS.values())]
-
-
-@torch.no_grad()
-def _stacks(images: Tensor, data: DataSet, folder: Path, device: torch.device) -> list[Record]:
+def _stacks(
+    generator: nn.Module, drawn: Drawn, data: DataSet, settings: Settings, folder: Path, device: torch.device
+) -> list[Record]:
     """The protocol of stacked MNIST (Metz et al. 2017, section 3.3.1; 26,000 images in PacGAN): a classifier of single
     digits reads each channel, and a triple of digits that occurs is a mode that was found.
     """
-    with torch.enable_grad():  # the classifier may have to be trained
-        network = classifier(data.channel, folder, device)
-    digits = probabilities(network, images.to(device).flatten(0, 1)[:, None]).argmax(1).cpu()
-    count = torch.bincount(stacked_label(digits.unflatten(0, (-1, 3))), minlength=data.classes).double()
-    space = {**_space(network, data.channel), "reference": "uniform over all classes"}
-    space |= {"split": "none", "reference_samples": None}
+    space = space_of("classifier", Request(data.channel, folder, device))
+    channels = (images.flatten(0, 1)[:, None] for images in drawn_images(generator, *drawn))
+    made = features_of(space, channels, 3 * settings.samples, "generated digits", None)
+    digits = made.probability.argmax(1).unflatten(0, (-1, 3))
+    count = torch.bincount(stacked_label(digits), minlength=data.classes).double()
+    held_out = real_features(space, data.channel.test, settings.reference_samples, folder)
+    network = {"features": space.name, "features_sha256": space.sha256}
+    uniform = {**network, "reference": "uniform over all classes", "split": "none", "reference_samples": None}
     return [
-        _accuracy(network, data.channel, device),
-        record("modes", int((count > 0).sum()), "", f" of {data.classes}", higher_is_better=True, **space),
-        record("reverse KL", from_uniform(count), "nats", " over modes", higher_is_better=False, **space),
+        _accuracy(held_out, data.channel, network),
+        record("modes", int((count > 0).sum()), "", f" of {data.classes}", higher_is_better=True, **uniform),
+        record("reverse KL", from_uniform(count), "nats", " over modes", higher_is_better=False, **uniform),
     ]
 
 
-def _space(network: nn.Module, data: DataSet) -> Record:
-    return {"features": f"classifier trained on {data.name}, train split", "features_sha256": sha256(network)}
-
-
-def _accuracy(network: nn.Module, data: DataSet, device: torch.device) -> Record:
-    """How often a classifier is right on the held-out split."""
-    read = probabilities(network, to_images(data.test.x, device)).argmax(1).cpu()
-    accuracy = float((read == data.test.label).float().mean())
-    space = {"reference": data.name, "split": "held-out", "reference_samples": len(data.test)}
-    about = {"higher_is_better": True, **_space(network, data), **space}
-    return record("classifier accuracy", 100 * accuracy, "%", f" on {len(data.test)} held-out images", **about)
+def _accuracy(held_out: Features, data: DataSet, about: Record) -> Record:
+    """How often the classifier of the data set is right on the held-out split."""
+    accuracy = 100 * float((held_out.probability.argmax(1) == held_out.label).double().mean())
+    count = len(held_out.x)
+    about = {**about, "reference": data.name, "split": "held-out", "reference_samples": count}
+    return record("classifier accuracy", accuracy, "%", f" on {count} held-out images", higher_is_better=True, **about)

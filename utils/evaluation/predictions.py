@@ -43,18 +43,26 @@ def predict(recogniser: nn.Module, samples: Samples, of_source: bool = False) ->
 def prepared_batches(samples: Samples, device: torch.device) -> Iterator[Tensor]:
     """Samples in their order, as networks take them: images in [-1, 1], points in the default precision.
 
+    Raises UserError for an image that cannot be read.
+    """
+    for x in batches(samples):
+        yield to_images(x, device) if x.dtype == torch.uint8 else x.to(device, torch.get_default_dtype())
+
+
+def batches(samples: Samples) -> Iterator[Tensor]:
+    """Samples in their order, as they are kept: images in uint8.
+
     Image files are decoded here, in the main process. Raises UserError for one that cannot be read.
     """
     if isinstance(samples, Resident):
-        for x in samples.x.split(BATCH):
-            yield to_images(x, device) if x.dtype == torch.uint8 else x.to(device, torch.get_default_dtype())
+        yield from samples.x.split(BATCH)
         return
     for begin in range(0, len(samples), STREAMED_BATCH):
         images = [samples[i] for i in range(begin, min(begin + STREAMED_BATCH, len(samples)))]
         for image in images:
             if isinstance(image, UserError):
                 raise image
-        yield to_images(torch.stack(images), device)
+        yield torch.stack(images)
 
 
 def subset(samples: Samples, count: int) -> Samples:

@@ -17,10 +17,21 @@ def record(metric: str, value: float | None, unit: str, note: str, **about: Any)
 
 
 def describe(records: list[Record]) -> list[str]:
-    """A line of text for each record."""
-    return [f"{r['metric']}: {readable(r['value'])}{' ' + r['unit'] if r['unit'] else ''}{r['note']}" for r in records]
+    """A line of text for each record; what real images get stands beside what generated ones do."""
+    return [f"{r['metric']}: {_with_unit(r['value'], r)}{r['note']}{_beside(r)}" for r in records]
+
+
+def _beside(record: Record) -> str:
+    real = record.get("real")
+    return "" if real is None else f" (real images: {_with_unit(real, record)})"
+
+
+def _with_unit(value: float | None, record: Record) -> str:
+    return readable(value) + (f" {record['unit']}" if record["unit"] else "")
 
 
 def readable(value: float | None) -> str:
-    """Counts as they are, other numbers with two decimals."""
-    return str(value) if value is None or isinstance(value, int) else f"{value:.2f}"
+    """Counts as they are, small numbers with two digits, others with two decimals."""
+    if value is None or isinstance(value, int):
+        return str(value)
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from adversarial.draws import rng
+from utils.errors import NotFiniteError
 
-BATCH = 500
+BATCH = 100
 MEAN_OF = 10_000  # latents that a mean style is computed from, as in StyleGAN2's projection
 # From so many dimensions on, latents lie near enough to a sphere for walks on great circles: one walk in 10,000 goes
 # more than 1.5 times as far out as its farther end. In 3 it is one in 30: ends of different length are often opposite.
@@ -42,6 +43,27 @@ def sample(generator: nn.Module, latent: Tensor, label: Tensor | None) -> Tensor
     In PyTorch's default precision, whatever the generator's own.
     """
     return _in_batches(generator, generator, latent, label)
+
+
+def drawn_images(generator: nn.Module, latent: Tensor, label: Tensor | None) -> Iterator[Tensor]:
+    """The images of ``sample``, batch by batch, as they are saved: uint8 ``[n, C, R, R]``.
+
+    Raises NotFiniteError where a pixel is not finite.
+    """
+    labels = [None] * -(-len(latent) // BATCH) if label is None else label.split(BATCH)
+    for z, y in zip(latent.split(BATCH), labels, strict=True):
+        images = sample(generator, z, y)
+        if not bool(torch.isfinite(images).all()):
+            raise NotFiniteError(
+                "The generator makes NaN or infinite pixels; the last checkpoint is from before. Lower optimizer.*_lr, "
+                "add penalty.r1, or try another seed."
+            )
+        yield to_bytes(images)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as they are saved: clamped and rounded to uint8."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def has_mapping(generator: nn.Module) -> bool:

@@ -115,7 +115,7 @@ class Evaluator:
         if not self.log or step == self.evaluated:
             return
         with self.stop.interruptible():
-            measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.path)
+            measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.features)
         self.log.metrics(step, [{**record, "weights": "ema"} for record in measured])
         for line in describe(measured):
             self.log.say(f"step {step}  {line}")
@@ -124,7 +124,7 @@ class Evaluator:
         self.saver.keep_if_best(step, measured)
         self.evaluated = step
         if not measured:
-            self.log.say(f"step {step}  Nothing is measured: '{self.data.name}' has no labelled held-out split.")
+            self.log.say(f"step {step}  Nothing is measured.")
 
     def explain(self, step: int) -> None:
         """Save pictures of what the networks look at, once a step. Raises Interrupted on a signal.

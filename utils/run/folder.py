@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "best"
 
     @property
+    def features(self) -> Path:
+        """Folder of feature networks and features of real images, of all runs beside this one."""
+        return self.path.parent / ".features"
+
+    @property
     def samples(self) -> Path:
         """Folder of PNG files."""
         return self.path / "samples"

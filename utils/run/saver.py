@@ -4,7 +4,8 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from utils.config.sections import Config
+from utils.config.sections import Config, metric_named
+from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.log import records, say, sync_records, training_lines
 from utils.tasks.registry import Task
@@ -14,10 +15,18 @@ from utils.training.players import Players
 from utils.training.state import BestRecord, RunState
 
 
-def best_metric(config: Config, task: Task) -> str:
-    """The metric by which the best model is chosen; "" for none."""
-    chosen = config.checkpoint.best
-    return {"auto": task.best_metric, "none": ""}.get(chosen, chosen)
+def best_metric(config: Config, task: Task, data: Any) -> str:
+    """The metric by which the best model is chosen; "" for none. Raises UserError if the data cannot give it."""
+    offered = task.offered(config, data)
+    chosen = metric_named(config.checkpoint.best, ("auto", "none", *task.metrics))
+    if chosen == "auto":
+        return task.best_metric if task.best_metric in offered else ""
+    if chosen != "none" and chosen not in offered:
+        raise UserError(
+            f"checkpoint.best={chosen} cannot be measured on data set '{data.name}' with "
+            f"evaluate.features={config.evaluate.features}; valid are: auto, none, {', '.join(offered)}."
+        )
+    return "" if chosen == "none" else chosen
 
 
 class Saver:

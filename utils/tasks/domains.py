@@ -4,6 +4,7 @@ import copy
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,21 @@ class DomainTask:
                 generator.features.start()
             except ValueError as error:
                 raise UserError(f"model.{error}; set model.weights=none to begin at random.") from None
+
+    def offered(self, config: Config, data: Domains) -> tuple[str, ...]:
+        """All metrics: they are of features and predictions, which every recogniser has."""
+        return self.metrics
+
+    def check_evaluation(self, config: Config, data: Domains, folder: Path, device: torch.device) -> None:
+        """Nothing to check: the features are the run's own."""
+
+    def illustrate(self, config: Config, players: Players, data: Domains, records: list[Record]) -> Pictures:
+        """The confusion matrix, where an oracle knows it."""
+        made = {}
+        for record in records:
+            if "confusion" in record:
+                made["confusion"] = pictures.confusion(torch.tensor(record["confusion"]), record["class_names"])
+        return made
 
     def source_recogniser(self, config: Config) -> Recogniser:
         """The recogniser of the run in ``game.pretrained``. Raises UserError unless that run fits this one."""

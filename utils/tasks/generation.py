@@ -47,7 +47,7 @@ class Generation:
     }  # fmt: skip
     picture_tag = "samples"
     metrics = GenerationConfig.metrics
-    best_metric = ""
+    best_metric = "Fréchet distance"
     critic_dominates_hint = "Try penalty.r1, a lower optimizer.critic_lr, or model.critic_norm=spectral."
 
     def load(self, config: Config) -> DataSet:
@@ -163,14 +163,32 @@ class Generation:
             made.append(explain_score(name, output, sides, partial(field, output=i), players.critic))
         return joined(made)
 
+    def offered(self, config: Config, data: DataSet) -> tuple[str, ...]:
+        return tuple(name for name in evaluation.offered(data, _settings(config)) if name in self.metrics)
+
+    def check_evaluation(self, config: Config, data: DataSet, folder: Path, device: torch.device) -> None:
+        evaluation.check(data, _settings(config), folder, device)
+
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
-        return evaluation.evaluate(
-            players.average, data, config.game.conditional, config.model.latent_dim,
-            config.evaluate.samples, config.seed, folder,
-        )  # fmt: skip
+        return evaluation.evaluate(players.average, data, _settings(config), folder)
+
+    def illustrate(self, config: Config, players: Players, data: DataSet, records: list[Record]) -> Pictures:
+        """Samples, and below each the training image that is nearest to it."""
+        made = {}
+        for record in records:
+            if "neighbours" in record:
+                images = evaluation.beside(players.average, data, _settings(config), record["neighbours"])
+                made["neighbours"] = pictures.picture(images, columns=len(record["neighbours"]))
+        return made
 
     def verdict(self, config: Config, measured: list[Record]) -> str:
         return ""  # no critic is trained afresh on images
+
+
+def _settings(config: Config) -> evaluation.Settings:
+    given = dict(vars(config.evaluate))
+    del given["every"]
+    return evaluation.Settings(config.model.latent_dim, seed=config.seed, conditional=config.game.conditional, **given)
 
 
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:

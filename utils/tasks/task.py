@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -83,8 +84,23 @@ class Task(Protocol):
         """
         ...
 
+    def offered(self, config: Config, data: Any) -> tuple[str, ...]:
+        """Those of ``metrics`` that can be measured on the data."""
+        ...
+
+    def check_evaluation(self, config: Config, data: Any, folder: Path, device: torch.device) -> None:
+        """Raise UserError before the training for what would stop an evaluation after it."""
+        ...
+
     def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
-        """Records of the averaged generator side; empty where nothing can be measured."""
+        """Records of the averaged generator side.
+
+        What does not depend on the run is read from ``folder``, or computed and kept there.
+        """
+        ...
+
+    def illustrate(self, config: Config, players: Players, data: Any, records: list[Record]) -> Pictures:
+        """Pictures of what the records say, by name."""
         ...
 
     def verdict(self, config: Config, measured: list[Record]) -> str:

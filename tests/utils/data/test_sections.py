@@ -113,7 +113,7 @@ def test_unknown_names_and_sizes_are_refused_on_loading():
     assert "data.resolution=0" in refused_set(FittedImages(resolution=0))
 
 
-SLOW = {"torchvision", "sklearn", "scipy", "matplotlib", "torchmetrics", "PIL"}
+SLOW = {"torchvision", "sklearn", "scipy", "matplotlib", "PIL"}
 ROOMS = [
     f"utils.{room}.{path.stem}" for room in ("data", "evaluation") for path in (ROOT / f"utils/{room}").glob("*.py")
 ]

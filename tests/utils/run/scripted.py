@@ -32,6 +32,9 @@ class Scripted(Generation):
     def __init__(self, values: list[float | None]):
         self.values = iter(values)
 
+    def offered(self, *_):
+        return self.metrics
+
     def evaluate(self, *_):
         return [record("m", next(self.values), "", "", higher_is_better=True)]
 
@@ -52,7 +55,7 @@ class Run:
         with (
             self.folder.locked(),
             Log(self.folder, step) as log,
-            Saver(config, self.folder, players, RunState(step), best_metric(config, task), True) as saver,
+            Saver(config, self.folder, players, RunState(step), best_metric(config, task, DATA), True) as saver,
             Recorder(config, task, players, log, stop.group, step) as recorder,
         ):
             yield recorder, saver, Evaluator(config, task, DATA, players, log, saver, stop)
