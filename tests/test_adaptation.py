@@ -394,5 +394,6 @@ def test_a_seed_of_latents_is_refused_where_there_are_none(finished):
 def test_a_run_that_chose_nothing_has_no_best(finished, tmp_path):
     shutil.copytree(finished / "digits/run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run/best")
-    with pytest.raises(UserError, match="no checkpoint"):
-        evaluate.main([str(tmp_path / "run"), "--weights", "best"])
+    for command in (evaluate.main, sample.main):
+        with pytest.raises(UserError, match=r"has no chosen model: .* evaluate\.every=1000 and checkpoint\.best=auto"):
+            command([str(tmp_path / "run"), "--weights", "best"])

@@ -236,6 +236,21 @@ def test_the_best_model_is_kept_and_measured_again(tmp_path, capsys):
     assert (again["reverse KL"]["step"], again["reverse KL"]["value"]) == (best, measured[best])
 
 
+def test_a_metric_that_the_data_cannot_give_is_refused_at_the_start(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint\.best=modes cannot be measured on data set 'digits' .* Fréchet"):
+        run(tmp_path, "checkpoint.best=Modes")
+    assert not (tmp_path / "digits/checkpoints").exists()
+
+
+def test_the_best_images_are_kept_by_the_frechet_distance(tmp_path, capsys):
+    assert run(tmp_path, "checkpoint.best=frechet distance", "evaluate.every=6") == 0
+    assert "best Fréchet distance: " in capsys.readouterr().out
+    (best,) = (tmp_path / "digits/best").iterdir()
+    assert evaluate.main([str(tmp_path / "digits"), "--weights", "best"]) == 0
+    assert f"neighbours: {tmp_path}/digits/samples/neighbours-{best.name}-best.png" in capsys.readouterr().out
+    assert {path.name.partition("-")[0] for path in (tmp_path / ".features").iterdir()} == {"classifier", "features"}
+
+
 def test_compiled_networks_keep_their_names(tmp_path, monkeypatch):
     """The switch compiles both networks in place; a backend without code generation spares the test a minute."""
     compiled_modules = []

@@ -164,7 +164,7 @@ def _images(
     whole = split == "training" and len(measured.reference.x) == len(reference_samples)
     if space.published and whole and settings.samples >= PUBLISHED_SAMPLES:
         records = [{**record, "metric": PUBLISHED.get(record["metric"], record["metric"])} for record in records]
-    return [_accuracy(measured.held_out, data, about)] * space.knows_classes + records
+    return [_accuracy(measured.held_out, data, about), *records] if space.knows_classes else records
 
 
 def _stacks(

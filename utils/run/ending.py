@@ -61,11 +61,14 @@ def farewell(config: Config, folder: RunFolder, step: int) -> str:
 
 
 def summary(folder: RunFolder, metrics: tuple[str, ...], chosen: BestRecord | None) -> list[str]:
-    """The best value of each of the ``metrics``; and the ``chosen`` model beside the last and the oracle's choice."""
+    """The best and the last value of each of the ``metrics``; and, of games of domains, the ``chosen`` model beside the
+    last and the oracle's choice.
+    """
     measured = [record for record in records(folder) if record["kind"] == "metric"]
-    best = best_records(measured)
+    best, last = best_records(measured), {record["metric"]: record for record in measured}
     lines = [
-        f"best {metric}: {readable(best[metric].value)} at step {best[metric].step}"
+        f"best {metric}: {readable(best[metric].value)} at step {best[metric].step}; last: "
+        f"{readable(last[metric]['value'])} at step {last[metric]['step']}"
         for metric in metrics
         if metric in best
     ]

@@ -55,7 +55,15 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint_folder(self, weights: str) -> Path:
-        """The folder of checkpoints in which these ``players.WEIGHTS`` are found."""
+        """The folder of checkpoints in which these ``players.WEIGHTS`` are found.
+
+        Raises UserError for the best ones of a run that has chosen none.
+        """
+        if weights == "best" and not any(self.best.glob("step-*")):
+            raise UserError(
+                f"{self.path} has no chosen model: train with evaluate.every=1000 and checkpoint.best=auto, or the name "
+                "of a metric, for one to be kept, or use --weights ema."
+            )
         return self.best if weights == "best" else self.checkpoints
 
     @property

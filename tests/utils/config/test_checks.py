@@ -112,6 +112,10 @@ REFUSED = {
         [*CAMERAS, "checkpoint.best=BNM"],
         ["checkpoint.best=BNM", "game.name=invariance", *GAMES["invariance"].metrics],
     ),
+    "features-of-domains": ([*MOONS, "evaluate.features=lite0"], ["evaluate.features=lite0", "leave it auto"]),
+    "file-that-nobody-reads": (["evaluate.features_file=x.pt"], ["evaluate.features_file", "evaluate.features=file"]),
+    "features-divided-by-nothing": (["evaluate.features_std=[1,0,1]"], ["evaluate.features_std", "must be above 0"]),
+    "unknown-features": (["evaluate.features=lite"], ["evaluate.features 'lite' is unknown; did you mean 'lite0'"]),
     "augmented-domains": ([*MOONS, "augment.name=diffaugment"], ["augment.name=diffaugment", "game.name=generation"]),
     "dragan-of-domains": ([*MOONS, "penalty.dragan=1"], ["penalty.dragan=1.0", "use penalty.dragan=0"]),
     "lecam-of-domains": ([*MOONS, "penalty.lecam=1"], ["penalty.lecam=1.0", "use penalty.lecam=0"]),
@@ -172,7 +176,7 @@ def test_refused_overrides(empty, overrides, words):
     assert [word for word in words if word not in text] == []
 
 
-@pytest.mark.parametrize("best", ["auto", "none", *GAMES["generation"].metrics])
+@pytest.mark.parametrize("best", ["auto", "none", "frechet DISTANCE", *GAMES["generation"].metrics])
 def test_metrics_by_which_the_best_model_may_be_chosen(empty, best):
     assert load(empty, ["evaluate.every=5", f"checkpoint.best={best}"]).checkpoint.best == best
 

@@ -49,10 +49,10 @@ def test_the_summary_sets_the_choice_beside_the_oracles(folder):
             oracle = {"metric": "target", "value": right, "higher_is_better": True, "oracle": True}
             log.metrics(step, [{"metric": "m", "value": value, "higher_is_better": True}, oracle])
     chosen = BestRecord("m", 3.0, 2, True)
-    assert summary(folder, ("m",), chosen) == ["best m: 3.00 at step 2"]  # its model is not there
+    assert summary(folder, ("m",), chosen) == ["best m: 3.00 at step 2; last: 1.00 at step 3"]  # its model is not there
     (folder.best / "step-00000002").mkdir(parents=True)
     best, choice = summary(folder, ("m", "never measured"), chosen)
-    assert best == "best m: 3.00 at step 2"
+    assert best == "best m: 3.00 at step 2; last: 1.00 at step 3"
     assert choice == (
         "Chosen by m: step 2, which an oracle finds to be right on 60.00 % of the target; the last step on 80.00 %; "
         "the oracle's own choice, step 3, on 80.00 %."

@@ -101,7 +101,7 @@ def test_a_better_record_of_another_metric_does_not_count(tmp_path):
     with run.begun(0) as (_, saver, evaluator):
         evaluator.evaluate(1)
         saver.save(1)
-    run.config.checkpoint.best = "other"
+    run.config.checkpoint.best, run.task.metrics = "other", ("m", "other")
     with run.begun(1) as (_, saver, _):
         assert saver.best is None
         saver.keep_if_best(2, [{"metric": "other", "value": 1.0, "higher_is_better": True}])
