@@ -31,7 +31,7 @@ from utils.evaluation.metrics import inception_score, manifold_metrics  # noqa: 
 from utils.evaluation.spaces import Request, Space, space_of  # noqa: E402
 
 FOLDER, TABLE = ROOT / "runs/.features", ROOT / "benchmarks/metrics.md"
-IMAGES, NUMBERS, NOISE, SIGMA, REPEATS, MISSING = 1000, (100, 300, 1000), 24, 1.0, 10, 3
+IMAGES, NUMBERS, NOISE, SIGMA, REPEATS, MISSING = 500, (100, 250, 500), 24, 1.0, 10, 3
 COLUMNS = ("Fréchet distance", "kernel distance", "class score", "precision", "recall", "density", "coverage")
 
 
@@ -121,12 +121,11 @@ def main() -> None:
         "get. Written by\n`python benchmarks/metrics.py --root data --cifar10 data/cifar10-32x32.zip`, on "
         f"{torch.get_num_threads()} CPU threads, torch {torch.__version__.partition('+')[0]}.",
     ]
-    for read in sets:
-        data = read()
-        for name in ("classifier", "lite0"):
+    read = [load() for load in sets]
+    for name in ("lite0", "classifier"):
+        for data in read:
             lines += tables(data, name)
-            print("\n".join(lines[-10:]), flush=True)
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
