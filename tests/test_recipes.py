@@ -110,10 +110,17 @@ def random_pair(data: Any, seed: int) -> Pair:
 
 
 def random_images(data: Any, seed: int) -> DataSet:
-    """Noise in the place of an image set; without a held-out split, so that no classifier is trained to measure it."""
+    """Noise in the place of an image set; without a held-out split, so that no classifier is trained to measure it.
+
+    Stacked digits have digits for their channels, whose classifier is.
+    """
     shape = (1 if data.name in ("mnist", "fashion_mnist") else 3, data.resolution, data.resolution)
     x = torch.randint(256, (60, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return DataSet(data.name, shape, 10, Resident(x, torch.arange(60) % 10), None)
+    samples, channel = Resident(x, torch.arange(60) % 10), None
+    if data.name == "stacked_mnist":
+        digits = Resident(x[:, :1], samples.label)
+        channel = DataSet("mnist", (1, *shape[1:]), 10, digits, digits)
+    return DataSet(data.name, shape, 1000 if channel else 10, samples, None, channel=channel)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
