@@ -2,7 +2,7 @@
 
     python benchmarks/metrics.py --root data --cifar10 data/cifar10-32x32.zip
 
-writes benchmarks/metrics.md. Candidates are training images, as they are or spoiled; the reference is the held-out
+prints benchmarks/metrics.md. Candidates are training images, as they are or spoiled; the reference is the held-out
 split. MNIST is read from ``--root`` as torchvision keeps it, CIFAR-10 from a zip in EDM's format, of which a tenth is
 held out.
 """
@@ -10,7 +10,7 @@ held out.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +28,9 @@ from utils.data.sections import data_section  # noqa: E402
 from utils.evaluation.distances import frechet_distance, kernel_distance  # noqa: E402
 from utils.evaluation.features import Features, features_of  # noqa: E402
 from utils.evaluation.metrics import inception_score, manifold_metrics  # noqa: E402
-from utils.evaluation.spaces import Request, Space, space_of  # noqa: E402
+from utils.evaluation.spaces import SPACES, Request, Space, space_of  # noqa: E402
 
-FOLDER, TABLE = ROOT / "runs/.features", ROOT / "benchmarks/metrics.md"
+FOLDER = ROOT / "runs/.features"  # keeps classifiers
 IMAGES, NUMBERS, NOISE, SIGMA, REPEATS, MISSING = 500, (100, 250, 500), 24, 1.0, 10, 3
 COLUMNS = ("Fréchet distance", "kernel distance", "class score", "precision", "recall", "density", "coverage")
 
@@ -81,12 +81,12 @@ def tables(data: DataSet, name: str) -> Iterator[str]:
     yield f"| images | N | {' | '.join(COLUMNS)} |"
     yield "|---|---:|" + "---:|" * len(COLUMNS)
     for what, images in candidates(data.train):
-        begin = time.perf_counter()
+        begin = time.process_time()
         made = measured(space, images)
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         for N in NUMBERS if what == "real" else (len(images),):
             yield f"| {what} | {N} | {' | '.join(values(made.some(N), reference))} |"
-    yield f"\nFeatures of {len(images)} images take {seconds:.1f} seconds."
+    yield f"\nFeatures of 1,000 images take {1000 * seconds / len(images):.1f} CPU seconds."
 
 
 def measured(space: Space, images: Tensor) -> Features:
@@ -94,38 +94,47 @@ def measured(space: Space, images: Tensor) -> Features:
     return features_of(space, [images], len(images), "images", None)
 
 
-def cifar10(path: str) -> DataSet:
-    """The images of a zip; its last tenth is the held-out split."""
-    config = data_section("zip", datasets.DATASETS)(name="zip", root=path, resolution=32)
+def cifar10(options: argparse.Namespace) -> DataSet:
+    """The images of a zip, of which a tenth, drawn at random, is the held-out split."""
+    config = data_section("zip", datasets.DATASETS)(name="zip", root=options.cifar10, resolution=32)
     data = image_files.zip_file(config, 0)
     index = torch.randperm(len(data.train), generator=rng("benchmark", "split"))
     train, test = (data.train.part(part) for part in index.split([len(index) * 9 // 10, -(-len(index) // 10)]))
     return DataSet("cifar10", data.shape, data.classes, train, test)
 
 
+def digits(options: argparse.Namespace) -> DataSet:
+    """Scikit-learn's digits."""
+    return datasets.load(data_section("digits", datasets.DATASETS)(name="digits"), 0)
+
+
+def mnist(options: argparse.Namespace) -> DataSet:
+    """MNIST at 32 pixels."""
+    section = data_section("mnist", datasets.DATASETS)
+    return datasets.load(section(name="mnist", root=options.root, resolution=32, fit="pad"), 0)
+
+
+SETS = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+HEADER = """# What each metric sees
+
+Training images, as they are or spoiled, against held-out ones: a perfect generator gets what the rows 'real' get.
+Printed by `python benchmarks/metrics.py --root data --cifar10 data/cifar10-32x32.zip`."""
+
+
 def main() -> None:
-    """Measure, and write the table."""
+    """Measure, and print the tables."""
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     words.add_argument("--root", default="data", help="folder of MNIST")
     words.add_argument("--cifar10", default="data/cifar10-32x32.zip", help="zip of CIFAR-10")
+    words.add_argument("--data", nargs="+", choices=SETS, default=list(SETS), help="sets (default: all)")
+    words.add_argument("--spaces", nargs="+", choices=SPACES, default=["lite0", "classifier"], help="feature spaces")
     options = words.parse_args()
-    section = data_section("mnist", datasets.DATASETS)
-    sets: list[Callable[[], DataSet]] = [
-        lambda: datasets.load(data_section("digits", datasets.DATASETS)(name="digits"), 0),
-        lambda: datasets.load(section(name="mnist", root=options.root, resolution=32, fit="pad"), 0),
-        lambda: cifar10(options.cifar10),
-    ]
-    lines = [
-        "# What each metric sees\n",
-        "Training images, as they are or spoiled, against held-out ones: a perfect generator gets what the rows 'real' "
-        "get. Written by\n`python benchmarks/metrics.py --root data --cifar10 data/cifar10-32x32.zip`, on "
-        f"{torch.get_num_threads()} CPU threads, torch {torch.__version__.partition('+')[0]}.",
-    ]
-    read = [load() for load in sets]
-    for name in ("lite0", "classifier"):
-        for data in read:
-            lines += tables(data, name)
-            TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(HEADER)
+    for name in options.data:
+        data = SETS[name](options)
+        for space in options.spaces:
+            for line in tables(data, space):
+                print(line, flush=True)
 
 
 if __name__ == "__main__":
