@@ -46,6 +46,8 @@ def _rules() -> Iterator[Idle]:
     )
     yield Idle(("sample.count",), "data.name", lambda name: name not in ("ring", "grid"), "images")
     yield Idle(("checkpoint.best",), "evaluate.every", lambda steps: steps > 0, "above 0, for there to be a choice")
+    of_files = ("evaluate.features_resolution", "evaluate.features_mean", "evaluate.features_std")
+    yield Idle(of_files, "evaluate.features", lambda name: name == "file", "file")
     for name, penalty in PENALTIES.items():
         options = tuple(f"penalty.{name}_{option.name}" for option in fields(penalty))
         keys = (*options, f"penalty.every.{name}", f"penalty.schedule.{name}")

@@ -114,7 +114,10 @@ REFUSED = {
     ),
     "features-of-domains": ([*MOONS, "evaluate.features=lite0"], ["evaluate.features=lite0", "leave it auto"]),
     "file-that-nobody-reads": (["evaluate.features_file=x.pt"], ["evaluate.features_file", "evaluate.features=file"]),
-    "features-divided-by-nothing": (["evaluate.features_std=[1,0,1]"], ["evaluate.features_std", "must be above 0"]),
+    "features-divided-by-nothing": (
+        ["evaluate.features=file", "evaluate.features_std=[1,0,1]"],
+        ["evaluate.features_std", "must be above 0"],
+    ),
     "unknown-features": (["evaluate.features=lite"], ["evaluate.features 'lite' is unknown; did you mean 'lite0'"]),
     "augmented-domains": ([*MOONS, "augment.name=diffaugment"], ["augment.name=diffaugment", "game.name=generation"]),
     "dragan-of-domains": ([*MOONS, "penalty.dragan=1"], ["penalty.dragan=1.0", "use penalty.dragan=0"]),
