@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.data.files import folder_files
-from utils.data.fitting import FittedImages
+from utils.data.fitting import ImageFiles
 from utils.data.samples import Resident, Streamed
 from utils.evaluation.cache import kept
 from utils.evaluation.features import features_of, real_features
@@ -63,7 +63,7 @@ def test_files_are_told_apart_by_how_they_are_fitted(space, seen, tmp_path):
         Image.new("L", (8, 6), 50 * i).save(tmp_path / f"images/{i}.png")
     files = folder_files(tmp_path / "images")
     for resolution, fit in ((8, "crop"), (8, "pad"), (9, "pad"), (8, "crop")):
-        config = FittedImages(name="folder", resolution=resolution, fit=fit)
+        config = ImageFiles(name="folder", resolution=resolution, fit=fit)
         real_features(space, Streamed(files, None, 1, config), 100, tmp_path / "kept")
     assert sum(seen) == 3 * 3
 
