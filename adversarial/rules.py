@@ -60,7 +60,8 @@ def alternating(
     """The classic: a critic step on detached fakes, then a generator step through a frozen critic.
 
     ``reuse_fakes`` gives the second of the two steps the fakes of the first instead of fresh ones. In a game that draws
-    nothing afresh (``Game.redraws``) the generator steps first, before the critic has seen the batch.
+    nothing afresh (``Game.redraws``) the generator steps first, before the critic has seen the batch; with reused fakes
+    that is simultaneous play, at a higher price.
     """
     yield from critic_turns(game, objective, rounds[:-1], strengths)
 

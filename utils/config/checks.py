@@ -87,6 +87,11 @@ def _check_burn_in(config: Config) -> None:
 def _check_reused_fakes(config: Config) -> None:
     if config.update.reuse_fakes and config.update.rule != "alternating":
         raise UserError(f"update.reuse_fakes is for update.rule=alternating; {config.update.rule} shares its fakes.")
+    if config.update.reuse_fakes and not isinstance(config.game, GenerationConfig):
+        raise UserError(
+            f"update.reuse_fakes with game.name={config.game.name} has both players move from the same point, at a "
+            "higher price than update.rule=simultaneous or update.rule=single_pass; use one of these."
+        )
     if config.update.reuse_fakes and config.train.accumulate > 1:
         raise UserError(
             "update.reuse_fakes keeps the graphs of all micro-batches, so train.accumulate would save no memory; "

@@ -88,6 +88,16 @@ REFUSED = {
         ["update.reuse_fakes=true", "update.rule=simultaneous"],
         ["update.reuse_fakes", "alternating", "simultaneous"],
     ),
+    "reused-features": (
+        [
+            "game.name=adaptation",
+            "data.name=moons",
+            "model.name=dense",
+            "update.rule=alternating",
+            "update.reuse_fakes=true",
+        ],
+        ["update.reuse_fakes", "game.name=adaptation", "update.rule=simultaneous"],
+    ),
     "looking-ahead-in-turns": (
         ["update.lookahead=1", "update.rule=alternating"],
         ["update.lookahead=1.0", "alternating", "update.rule=single_pass", "update.lookahead=0"],
