@@ -81,6 +81,7 @@ def command(images: Path) -> list[str]:
         *device, "data.name=folder", f"data.root={images}", "data.resident_gib=0", "data.workers=0", "run.name=digits",
         f"train.steps={STEPS}", f"checkpoint.every={SAVED_EVERY}", "log.every=10", "sample.every=10", "sample.count=16",
         "model.generator_width=8", "model.critic_width=8", "train.batch_size=32",
+        "evaluate.samples=16", "evaluate.reference_samples=16",
     ]  # fmt: skip
 
 
