@@ -116,6 +116,7 @@ def as_format_1(folder: Path, name: str) -> None:
     for path in (folder / name).glob("[bc]*/step-*"):  # best/ and checkpoints/
         state = json.loads((path / "state.json").read_text())
         sizes = state.pop("sizes")
+        del sizes["aspect"]
         if name == "digits":
             del sizes["outputs"]
         del state["format"], state["best"]

@@ -70,12 +70,12 @@ def test_recipe_is_optional_and_print_config_only_prints(tmp_path, capsys, monke
 
 WRONG = {
     "batch-coupled critic": (["model.critic_norm=batch"], ["single_pass", "simultaneous", "alternating"]),
-    "resolution": (["data.resolution=20", "data.fit=pad"], ["model.name=dcgan", "(1, 20, 20)"]),
+    "resolution": (["data.resolution=20", "data.fit=pad"], ["model.name=dcgan", "20x20", "8, 16, 32, 64, 128 pixels"]),
     "resolution of another family": (["model.name=resnet_gan"], ["32, 48, 64, 128 pixels", "(1, 8, 8)"]),
     "size of the data": (["data.resolution=16", "data.fit=exact"], ["8x8 pixels", "data.resolution=8"]),
     "no images": (["data.name=folder", "data.root=tests"], ["no image"]),
     "clipped spectral norm": (["penalty.clip=0.01", "model.critic_norm=spectral"], ["penalty.clip=0", "critic_norm"]),
-    "network for points": (["data.name=ring"], ["dcgan"]),
+    "network for points": (["data.name=ring", "sample.count=64"], ["dcgan"]),
     "norm": (["model.critic_norm=layer"], ["layer", "spectral"]),
     "augmentation": (["augment.name=adda"], ["adda", "diffaugment", "scheduled", "ada"]),
     "transform": (["augment.name=ada", "augment.policy=[bgc]"], ["augment.policy", "bgc", "geometry"]),
@@ -90,7 +90,7 @@ WRONG = {
     ),
     "class loss without classes": (["game.auxiliary=1"], ["game.conditional=true"]),
     "packs of classes": (["game.pack=2", "game.conditional=true"], ["game.pack=2", "game.conditional=false"]),
-    "packs that do not fill the batch": (["game.pack=3"], ["train.batch_size is 8", "multiple of 3"]),
+    "packs that do not fill the batch": (["game.pack=3"], ["train.batch_size is 8", "multiple of game.pack=3"]),
     "path length": (["penalty.path=2"], ["penalty.path", "mapping network", "model.name=dcgan"]),
     "compiled penalty beside a class loss": (
         ["train.compile=true", "game.auxiliary=1", "game.conditional=true", "update.rule=simultaneous"],

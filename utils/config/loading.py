@@ -71,7 +71,8 @@ def _run_name(recipe: Path, files: list[Source], data: Any) -> str:
     own = OmegaConf.merge(*[content.get("data", {}) for _, content in files])
     name = data.name if data.name != own.get("name", Config().data.name) else ""
     if data.name in OWN_FILES and (name or data.root != own.get("root", type(data)().root)):
-        folder = os.path.basename(os.path.abspath(path_of(data.root))).removesuffix(".zip")  # without asking the disk
+        root = os.path.abspath(os.path.expanduser(data.root))  # without asking the disk
+        folder = os.path.basename(root).removesuffix(".zip")
         name = re.sub(r"[^\w.-]+", "_", folder)[:100] or data.name
     return f"{recipe.stem}-{name}" if name else recipe.stem
 

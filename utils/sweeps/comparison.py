@@ -57,7 +57,7 @@ def main_metrics(results: list[Result], known: list[str]) -> list[str]:
     """What an oracle knows, and what the games choose by, or may choose by."""
     tasks = [TASKS[name] for name in dict.fromkeys(result.config["game.name"] for result in results)]
     oracle = [r["metric"] for x in results for r in x.records if r.get("oracle")]
-    chosen = [name for task in tasks for name in ([task.best_metric] if task.best_metric else task.metrics)]
+    chosen = [name for task in tasks for name in ([task.best_metric] if task.best_metric in known else task.metrics)]
     return [name for name in dict.fromkeys([*oracle, *chosen]) if name in known]
 
 

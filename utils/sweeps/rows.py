@@ -102,7 +102,9 @@ def _row(recipe: Path, words: tuple[str, ...], swept: list[str]) -> Row:
         chosen = " ".join([str(recipe), *(word for word in words if word.partition("=")[0] in swept)])
         raise UserError(f"In the run of {chosen}: {error}") from None
     parts = [f"{_word(key, swept)}={_text(config, key)}" for key in swept]
-    config.run.name = "-".join([config.run.name, *parts])
+    named = any(word.startswith("run.name=") for word in words)
+    over_data = any(key.startswith("data.") for key in swept)  # the parts say already which data it trains on
+    config.run.name = "-".join([recipe.stem if over_data and not named else config.run.name, *parts])
     if len(config.run.name) > LONGEST_NAME:
         raise UserError(f"The run name '{config.run.name}' is too long for a folder: choose a shorter run.name.")
     own = [word for word in words if not word.startswith("run.name=")]
