@@ -18,7 +18,7 @@ from tests.runs import run
 from utils import pictures
 from utils.data import writing
 from utils.data.datasets import load
-from utils.data.image_files import ImageFiles
+from utils.data.image_files import OwnImages
 from utils.errors import UserError
 
 
@@ -250,7 +250,7 @@ def test_files_are_the_images_of_the_grid(finished, tmp_path, monkeypatch, name,
     grid = cells(pixels(finished / name, "--columns", "7", *more), 21, 7, 8)
     for place, kind in (("files", "folder"), ("files.zip", "zip")):
         assert sample.main([str(finished / name), "--each", str(tmp_path / place), *more]) == 0
-        data = load(ImageFiles(name=kind, root=str(tmp_path / place), resolution=8), 0)
+        data = load(OwnImages(name=kind, root=str(tmp_path / place), resolution=8, validation=0), 0)
         # In a folder they are sorted by class first: 0, 10, 20, 1, 11, ...
         order = sorted(range(21), key=lambda i: (i % 10, i)) if kind == "folder" and data.classes else range(21)
         assert all((grid[i] == x.permute(1, 2, 0).numpy()).all() for i, x in zip(order, data.train.x, strict=True))
