@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,41 +10,12 @@ from PIL import Image
 
 import export
 from models import FAMILIES, loading
-from tests.models.image_pairs import away_from_zero
-from tests.runs import ROOT, SMALL, TINY, run
-from utils.config import loading as config
-from utils.config.identity import identity
+from tests.runs import run
+from tests.untrained import RECIPES, untrained
 from utils.errors import UserError
 from utils.run import export as writing
 from utils.run.card import card
-from utils.run.folder import RunFolder
-from utils.run.opening import OpenRun, open_run
-from utils.tasks.registry import task_of
-from utils.training.players import Players
-from utils.training.state import RunState, Sizes
-
-POINTS, VECTORS, GRAY, COLOURS = Sizes((2,), 8), Sizes((2,), 2), Sizes((1, 8, 8), 10), Sizes((3, 32, 32), 31)
-RECIPES = {
-    "mlp": ("ring", POINTS, []),
-    "dcgan": ("digits", GRAY, []),
-    "resnet_gan": ("cifar10_sngan", Sizes((3, 32, 32), 10), []),
-    "r3gan": ("digits", GRAY, ["model.name=r3gan", "game.conditional=true"]),
-    "stylegan2": ("digits", GRAY, ["model.name=stylegan2", "game.conditional=true"]),
-    "dense": ("moons", VECTORS, []),
-    "lenet": ("mnist_usps_adda", Sizes((1, 28, 28), 10), ["game.pretrained=nowhere"]),
-    "resnet": ("office", COLOURS, []),
-}
-
-
-def untrained(folder: Path, family: str) -> OpenRun:
-    """A run of a family that has not begun to train; its average differs from its generator."""
-    recipe, sizes, keys = RECIPES[family]
-    where = [f"run.dir={folder}", f"run.name={family}", "run.device=cpu"]
-    cfg = config.load(ROOT / f"configs/{recipe}.yaml", [*keys, *TINY[family], *SMALL, *where])
-    task = task_of(cfg)
-    players = Players.build(cfg, *task.networks(cfg, sizes), torch.device("cpu"))
-    away_from_zero(players.average)
-    return OpenRun(RunFolder.of(cfg), cfg, task, players, RunState(5, identity(cfg), sizes=sizes))
+from utils.run.opening import open_run
 
 
 def inputs(description: loading.Description) -> list[torch.Tensor]:
