@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from models import FAMILIES
 from sample import check_output, positive
 from utils import errors, pictures
 from utils.data.image_files import read_image
@@ -87,7 +88,8 @@ def save_points(found: Found, name: str, path: Path) -> Path:
 
 def check_options(options: argparse.Namespace, run: OpenRun) -> None:
     """Raise UserError for options that do not fit the run, or each other."""
-    if run.config.game.networks != "generator":
+    generator = FAMILIES[run.config.model.name].generator
+    if generator is None or not isinstance(run.players.average, generator):
         raise UserError(f"{options.run} is of game.name={run.config.game.name}, which has no generator to search in.")
     if len(run.state.sizes.shape) != 3:
         raise UserError(

@@ -1,5 +1,6 @@
 """export.py: every family's network gives the same samples out of the files as in the run."""
 
+import dataclasses
 import json
 import shutil
 
@@ -143,6 +144,13 @@ def test_what_cannot_be_exported_is_one_sentence(finished, tmp_path, monkeypatch
     with pytest.raises(UserError, match="pip install onnx onnxscript"):
         export.main([str(copy), str(tmp_path / "out"), "--onnx"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_models_does_not_have_is_refused(tmp_path):
+    opened = untrained(tmp_path, "dcgan")
+    other = dataclasses.replace(opened.players, average=torch.nn.Identity())
+    with pytest.raises(UserError, match="has a network of its own"):
+        writing.exported(opened._replace(players=other))
 
 
 def test_a_config_of_something_else_is_refused(tmp_path):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from models import loading
-from models.domain import SplitRecogniser
+from models import FAMILIES, loading
+from models.domain import Recogniser, SplitRecogniser
 from models.loading import CONFIG, WEIGHTS, Description
 from utils.errors import UserError
 from utils.run.opening import OpenRun
@@ -43,10 +43,16 @@ def check_onnx() -> None:
 def exported(run: OpenRun) -> tuple[Description, nn.Module]:
     """The averaged network of a run, on the CPU in evaluation mode, and its description.
 
-    Of ADDA's two feature networks it is the target's.
+    Of ADDA's two feature networks it is the target's. Raises UserError for a network that ``models`` does not have.
     """
     is_generator = run.config.game.networks == "generator"
     sizes = run.state.sizes
+    known = FAMILIES[run.config.model.name].generator if is_generator else Recogniser | SplitRecogniser
+    if not isinstance(run.players.average, known):
+        raise UserError(
+            f"game.name={run.config.game.name} has a network of its own, which models/ does not have: make it a family "
+            "of models.FAMILIES to export it."
+        )
     description = Description(
         network="generator" if is_generator else "recogniser",
         family=run.config.model.name,
