@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         print(pictures.save(picture, out.with_stem(f"{out.stem}-walk")))
     print(save_points(found, "styles" if has_mapping(generator) else "latent", out.with_suffix(".safetensors")))
     for image, before, after in zip(options.images, found.before.tolist(), found.distance.tolist(), strict=True):
-        print(f"{image}: distance {after:.4f} (the nearest of {projection.POOL} samples: {before:.4f})")
+        print(f"{image}: distance {after:.2g} (the nearest of {projection.POOL} samples: {before:.2g})")
     return 0
 
 

@@ -1,5 +1,6 @@
 """sample.py and evaluate.py on a finished run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,11 +16,13 @@ from PIL import Image
 import evaluate
 import sample
 from tests.runs import run
+from tests.untrained import saved, untrained
 from utils import pictures
 from utils.data import writing
 from utils.data.datasets import load
 from utils.data.image_files import OwnImages
 from utils.errors import UserError
+from utils.tasks import drawing
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +278,27 @@ def test_files_that_cannot_all_be_written_are_not_there(finished, tmp_path, monk
     with pytest.raises(IndexError):
         writing.save_images([(torch.zeros(3, 1, 8, 8), None)], 3, 0, tmp_path / place)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_stretched_images_have_their_own_shape_again(tmp_path):
+    run = untrained(tmp_path, "dcgan")
+    options = sample.parser().parse_args(["run", "--each", "files", "--count", "3"])
+    shapes = []
+    for aspect in (None, 1.5, 0.5):
+        sizes = dataclasses.replace(run.state.sizes, aspect=aspect)
+        ((images, label),) = drawing.batches(run.players.average, run.config, sizes, options)
+        assert label is None
+        shapes.append(tuple(images.shape))
+    assert shapes == [(3, 1, 8, 8), (3, 1, 8, 12), (3, 1, 16, 8)]
+
+
+@pytest.mark.parametrize("option", [["--each", "new"], ["--video", "1"], ["--mix", "2"]], ids=lambda words: words[0])
+def test_a_game_of_domains_has_no_samples(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    path = saved(untrained(tmp_path, "dense"))
+    with pytest.raises(UserError, match=f"{option[0]} is for generators, and .* is of game.name=adaptation"):
+        sample.main([str(path), *option])
+    assert [found.name for found in tmp_path.iterdir()] == ["dense"]
 
 
 def test_an_empty_folder_is_filled(finished, tmp_path):
