@@ -101,6 +101,21 @@ def test_a_model_card_says_what_was_measured(finished, tmp_path, capsys):
     assert names["samples"].shape == (16, 1, 8, 8)
 
 
+def test_a_model_card_has_the_latest_of_two_measurements_alike(finished, tmp_path):
+    """Of these weights at this step, whatever evaluate.py was asked; a line that is cut short is passed over."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished / "plain", copy)
+    about = {"step": 12, "metric": "recall", "unit": "", "note": " of a test", "samples": 7, "seed": 3}
+    other = [{"weights": "raw", "value": 0.31}, {"weights": "ema", "value": 0.32, "step": 11}]
+    mine = [{"weights": "ema", "value": 0.33}, {"weights": "best", "value": 0.34}]
+    lines = [json.dumps({**about, **record}) for record in (*other, *mine)]
+    (copy / "evaluations.jsonl").write_text("\n".join([*lines, '{"step": 12, "metr']))
+    assert export.main([str(copy), str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/README.md").read_text()
+    assert "| recall | 0.34 of a test |  | 7 samples, seed 3 |" in text
+    assert not any(value in text for value in ("0.31 of", "0.32 of", "0.33 of"))
+
+
 def test_an_export_replaces_an_export_and_leaves_other_files_alone(finished, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -1,5 +1,6 @@
 """The model card of an exported network, as the Hugging Face hub reads it: what a run's records say."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ from utils.run.log import records
 from utils.run.opening import OpenRun
 
 TASKS = {"generator": "unconditional-image-generation", "recogniser": "image-classification"}  # the hub's words
+PROTOCOL = ("metric", "features", "resizer", "reference", "split", "samples", "seed", "truncation")
 LOAD_GENERATOR = """from models.loading import load
 
 generator = load("path/to/this/folder")
@@ -49,12 +51,14 @@ def measured(run: OpenRun, weights: str) -> list[Record]:
     """The records of these weights at this step: of the training, and of ``evaluate.py``; the later of two alike."""
     found = [record for record in records(run.folder) if record["kind"] == "metric"]
     path = run.folder.path / "evaluations.jsonl"
-    found += map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.is_file() else []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):  # cut short, by a full disk
+            found.append(json.loads(line))
     names = ("raw",) if weights == "raw" else ("ema", "best")
     latest = {}
     for record in found:
         if record["step"] == run.state.step and record.get("weights", "ema") in names:
-            latest[tuple(str(record.get(key)) for key in ("metric", "features", "split", "samples", "seed"))] = record
+            latest[tuple(str(record.get(key)) for key in PROTOCOL)] = record
     return list(latest.values())
 
 
@@ -98,6 +102,7 @@ def _measurements(found: list[Record]) -> list[str]:
         value, real = (f"{readable(x)} {r['unit']}".strip() for x in (r["value"], r.get("real")))
         real = "" if r.get("real") is None else real
         samples = f"{r['samples']:,} samples, seed {r['seed']}" if r.get("samples") else ""
+        samples += "" if r.get("truncation") is None else f", truncation {r['truncation']}"
         against = ", ".join(str(r[key]) for key in ("reference", "split") if r.get(key))
         cells = [r["metric"], value + r["note"], real, samples, against, r.get("features") or ""]
         lines.append(f"| {' | '.join(cells)} |")
