@@ -22,6 +22,7 @@ from utils.data import writing
 from utils.data.datasets import load
 from utils.data.image_files import OwnImages
 from utils.errors import UserError
+from utils.evaluation import sampling
 from utils.tasks import drawing
 
 
@@ -249,6 +250,7 @@ def cells(grid: numpy.ndarray, count: int, columns: int, side: int) -> list[nump
 def test_files_are_the_images_of_the_grid(finished, tmp_path, monkeypatch, name, options):
     """In a folder and in a zip, which the readers of data sets read back with their labels."""
     monkeypatch.setattr(pictures, "MIN_SIDE", 1)
+    monkeypatch.setattr(sampling, "MEAN_OF", 200)
     more = ["--count", "21", "--seed", "3", *options]
     grid = cells(pixels(finished / name, "--columns", "7", *more), 21, 7, 8)
     for place, kind in (("files", "folder"), ("files.zip", "zip")):
