@@ -11,13 +11,11 @@ import json
 from collections.abc import Iterator
 
 from utils import errors, pictures
-from utils.config import loading as config
 from utils.errors import UserError
 from utils.evaluation.records import Record, describe
-from utils.paths import path_of
-from utils.run.folder import RunFolder
-from utils.tasks.registry import check_sizes, task_of
-from utils.training.players import WEIGHTS, Players
+from utils.run.opening import open_run
+from utils.tasks.registry import check_sizes
+from utils.training.players import WEIGHTS
 
 
 def main(arguments: list[str]) -> int:
@@ -25,17 +23,12 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_intermixed_args(arguments)
     if options.samples is not None and not 2 <= options.samples < 2**63:
         raise UserError(f"--samples is {options.samples} and must be at least 2 and below 2**63.")
-    folder = RunFolder(path_of(options.run))
-    cfg = config.load_run(folder.path, options.overrides)
+    folder, cfg, task, players, state = open_run(options.run, options.overrides, options.weights)
     if options.seed is not None and cfg.game.networks != "generator":
         raise UserError(f"--seed is of latents, and {options.run} is of game.name={cfg.game.name}, which has none.")
     cfg.evaluate.samples = options.samples or cfg.evaluate.samples
-    task = task_of(cfg)
     data = task.load(cfg)
-    players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
     check_sizes(cfg, state.sizes, data)
-    if options.weights == "raw":
-        players = players.with_raw_weights()
     if options.seed is not None:
         cfg.seed = options.seed  # only now: the data are a function of the run's own seed
     records = task.evaluate(cfg, players, data, folder.features)

@@ -14,31 +14,26 @@ import json
 from pathlib import Path
 
 from utils import errors, pictures
-from utils.config import loading as config
 from utils.errors import UserError
 from utils.evaluation.records import describe
 from utils.paths import path_of
 from utils.run.folder import RunFolder
+from utils.run.opening import open_run
 from utils.tasks.explanations import explain_generator, joined
-from utils.tasks.registry import check_sizes, task_of
-from utils.training.players import WEIGHTS, Players
+from utils.tasks.registry import check_sizes
+from utils.training.players import WEIGHTS
 
 
 def main(arguments: list[str]) -> int:
     """Parse the command line, explain the newest checkpoint, write PNGs, append JSON records and say what was found."""
     options = parser().parse_intermixed_args(arguments)
-    folder = RunFolder(path_of(options.run))
-    out = folder.explanations if options.out is None else path_of(options.out)
+    out = RunFolder(path_of(options.run)).explanations if options.out is None else path_of(options.out)
     check_output(options.out, out)
-    cfg = config.load_run(folder.path, options.overrides)
-    cfg.run.device = options.device or cfg.run.device
+    device = [f"run.device={options.device}"] if options.device else []
+    _, cfg, task, players, state = open_run(options.run, [*options.overrides, *device], options.weights)
     count, seed = options.count or cfg.explain.count, cfg.seed if options.seed is None else options.seed
-    task = task_of(cfg)
     data = task.load(cfg)
-    players, state = Players.load(cfg, folder.checkpoint_folder(options.weights), task.networks, errors.warn)
     check_sizes(cfg, state.sizes, data)
-    if options.weights == "raw":
-        players = players.with_raw_weights()
 
     made = [task.explain(cfg, players, data, count, seed)]
     if cfg.game.networks == "generator":

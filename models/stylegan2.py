@@ -74,7 +74,8 @@ class Generator(nn.Module):
 
     def synthesise(self, w: Tensor) -> Tensor:
         """Styles ``[N, L, latent_dim]`` to images ``[N, C, H, W]``."""
-        x, image = self.constant.expand(len(w), -1, -1, -1), None
+        # Not len(w), here and below: torch.export would take it for a constant.
+        x, image = self.constant.expand(w.shape[0], -1, -1, -1), None
         for i, block in enumerate(self.blocks):
             x, image = block(x, image, w[:, max(2 * i - 1, 0) : 2 * i + 2])
         return image
@@ -181,7 +182,7 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         x = modulated(x, self.weight, self.style(w), self.blur)
-        fresh = (len(x), 1, *self.noise.shape)
+        fresh = (x.shape[0], 1, *self.noise.shape)
         noise = torch.randn(fresh, dtype=x.dtype, device=x.device) if self.training else self.noise.to(x.dtype)
         return _activate(x + self.strength * noise + self.bias.to(x.dtype)[:, None, None])
 

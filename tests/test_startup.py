@@ -49,6 +49,8 @@ COMMANDS = {
     "sample, no run": (["sample.py", "nowhere"], 2),
     "evaluate, help": (["evaluate.py", "--help"], 0),
     "evaluate, no run": (["evaluate.py", "nowhere"], 2),
+    "export, no run": (["export.py", "nowhere", "nowhere"], 2),
+    "project, no run": (["project.py", "nowhere", "a.png"], 2),
     "explain, help": (["explain.py", "--help"], 0),
     "explain, no run": (["explain.py", "nowhere"], 2),
     "compare, help": (["compare.py", "--help"], 0),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Matplotlib, scikit-learn, Pillow and torchvision are imported inside functions: commands start faster without them.
 
 MIN_SIDE = 48  # pixels: smaller images are enlarged, smoothly, because people cannot read strokes in large squares
+FRAMES_PER_SECOND = 25
 
 
 def picture(x: Tensor, columns: int, centres: Tensor | None = None, aspect: float | None = None) -> Tensor:
@@ -26,7 +27,7 @@ def picture(x: Tensor, columns: int, centres: Tensor | None = None, aspect: floa
     """
     if x.ndim != 4:
         return _scatter(x, centres)
-    return _grid(x if aspect is None else _unstretched(x, aspect), columns)
+    return _grid(unstretched(x, aspect), columns)
 
 
 def save(image: Tensor, path: Path) -> Path:
@@ -36,6 +37,19 @@ def save(image: Tensor, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
+    return partial.replace(path)
+
+
+def save_film(frames: Tensor, path: Path) -> Path:
+    """Write uint8 frames ``[T, 3, H, W]`` as a WebP or GIF that begins again at its end, and return the path."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames)
+    lasting = 1000 // FRAMES_PER_SECOND  # milliseconds
+    form = path.suffix.lower().removeprefix(".")
+    first.save(partial, format=form, save_all=True, append_images=others, duration=lasting, loop=0)
     return partial.replace(path)
 
 
@@ -257,8 +271,10 @@ def _grid(images: Tensor, columns: int) -> Tensor:
     return make_grid(images, nrow=columns, padding=2, pad_value=255).round().to(torch.uint8)
 
 
-def _unstretched(images: Tensor, aspect: float) -> Tensor:
-    """Images ``[N, C, H, W]`` of which one side is longer, so that width / height is ``aspect``."""
+def unstretched(images: Tensor, aspect: float | None) -> Tensor:
+    """Images ``[N, C, H, W]`` of which one side is longer, so that width / height is ``aspect`` if that is given."""
+    if aspect is None:
+        return images
     H, W = images.shape[2:]
     size = (H, round(H * aspect)) if aspect * H >= W else (round(W / aspect), W)
     return interpolate(images.float(), size, mode="bicubic")

@@ -13,6 +13,8 @@ from torch import nn
 import compare
 import evaluate
 import explain
+import export
+import project
 import sample
 import sweep
 import train
@@ -21,6 +23,8 @@ from utils.config import loading
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+OF_A_RUN = {"sample": sample, "evaluate": evaluate, "explain": explain, "export": export, "project": project}
+FILES = (".py", ".txt", ".md", ".safetensors", ".pt2", ".onnx")  # what is no key, though it looks like one
 FOREIGN = ("pip", ".venv/bin/tensorboard")  # programs of others, whose options are theirs
 
 
@@ -72,8 +76,8 @@ def check_command(words: list[str], monkeypatch) -> None:
         assert sweep.main(arguments) == 0
     elif script == "compare.py":
         compare.parser().parse_args(arguments)
-    elif script in ("sample.py", "evaluate.py", "explain.py"):
-        command = {"sample.py": sample, "evaluate.py": evaluate, "explain.py": explain}[script]
+    elif script.removesuffix(".py") in OF_A_RUN:
+        command = OF_A_RUN[script.removesuffix(".py")]
         options = command.parser().parse_intermixed_args(arguments)
         assert options.run.startswith("runs/")
     else:
@@ -136,7 +140,7 @@ def named_keys(text: str) -> list[str]:
     spans = re.findall(r"`([^`\n]+)`", text)
     words = [word.partition("=")[0] for span in spans for word in span.split()]
     found = [word for word in words if re.fullmatch(r"[a-z_]+(\.[a-z0-9_]+)+", word)]
-    return [key for key in found if key.partition(".")[0] in SECTIONS and not key.endswith((".py", ".txt", ".md"))]
+    return [key for key in found if key.partition(".")[0] in SECTIONS and not key.endswith(FILES)]
 
 
 def unknown_keys(text: str) -> list[str]:

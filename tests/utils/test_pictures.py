@@ -248,3 +248,14 @@ def test_stretched_images_have_their_own_shape_again(aspect, size):
     assert image.shape == (3, H + 4, 2 * W + 6)  # frames of two pixels
     assert image[:, 2 : H // 2 - 2, 4:-4].float().mean() < 30  # the bright frame between the two is in it
     assert image[:, H // 2 + 6 : -2, 4:-4].min() == 255
+
+
+@pytest.mark.parametrize("form", ["webp", "gif"])
+def test_a_film_has_all_frames_and_begins_again(tmp_path, form):
+    frames = torch.stack([torch.full((3, 20, 30), 25 * i, dtype=torch.uint8) for i in range(10)])
+    with Image.open(pictures.save_film(frames, tmp_path / f"film.{form}")) as film:
+        assert (film.format, film.size, film.n_frames, film.info["loop"]) == (form.upper(), (30, 20), 10, 0)
+        film.seek(7)
+        shown = np.asarray(film.convert("RGB"))
+        assert abs(shown.astype(int) - 175).max() <= 2  # WebP loses a little
+    assert [path.name for path in tmp_path.iterdir()] == [f"film.{form}"]

@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.data import held_out
+from utils.data.decoding import open_image
 from utils.data.files import Files, folder_files, reason, shown, zip_files
-from utils.data.fitting import ImageFiles
+from utils.data.fitting import ImageFiles, Images, fit
 from utils.data.samples import DataSet, Resident, Samples, Streamed
 from utils.data.survey import Survey, survey
 from utils.errors import UserError
@@ -162,3 +164,17 @@ def image_samples(
             raise image
         x[i] = image
     return Resident(x, label, attribute, files)
+
+
+def read_image(path: Path, shape: tuple[int, ...], config: Images) -> Tensor:
+    """One image file as a network sees it that was trained with ``config``: uint8 ``shape`` (C, H, W).
+
+    Where the data set has no ``data.fit`` the image is cropped. Raises UserError if it cannot be used.
+    """
+    from torchvision.transforms.v2 import functional as tv  # here for a fast start-up
+
+    if not path.is_file():
+        raise UserError(f"There is no image file '{path}': check the name.")
+    image = open_image(Files(str(path.parent), [path.name]), path.name, getattr(config, "background", "black"))
+    pixels = tv.pil_to_tensor(image.convert("L" if shape[0] == 1 else "RGB"))
+    return fit(pixels, shape[1:], getattr(config, "fit", "crop"), f"The image '{path}'")

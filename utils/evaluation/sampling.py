@@ -4,6 +4,8 @@ A generator with a mapping network (StyleGAN2) has ``map``, from latents to styl
 images. There truncation and walks are of styles.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +16,7 @@ from adversarial.draws import rng
 from utils.errors import NotFiniteError
 
 BATCH = 100
+BLOCK = 64  # latents that are drawn at once
 MEAN_OF = 10_000  # latents that a mean style is computed from, as in StyleGAN2's projection
 # From so many dimensions on, latents lie near enough to a sphere for walks on great circles: one walk in 10,000 goes
 # more than 1.5 times as far out as its farther end. In 3 it is one in 30: ends of different length are often opposite.
@@ -21,15 +24,25 @@ SPHERE = 8
 
 
 def latents(count: int, dimension: int, seed: int, truncation: float | None = None) -> Tensor:
-    """Standard normal latents ``[count, dimension]``, a function of the seed.
+    """Standard normal latents ``[count, dimension]``; each row is a function of the seed and its index alone.
 
     With ``truncation`` every component is drawn from the normal distribution cut to ±truncation (the truncation trick
     of Brock et al. 2019, section 3.1): smaller values give more typical, less varied images.
     """
+    blocks = latent_blocks(dimension, seed, truncation)
+    return torch.cat(list(itertools.islice(blocks, -(-count // BLOCK))))[:count]
+
+
+def latent_blocks(dimension: int, seed: int, truncation: float | None = None) -> Iterator[Tensor]:
+    """The same latents without end, in blocks ``[BLOCK, dimension]``."""
     draw = rng(seed, "samples")
-    if truncation is None:
-        return torch.randn(count, dimension, generator=draw)
-    return nn.init.trunc_normal_(torch.empty(count, dimension), a=-truncation, b=truncation, generator=draw)
+    while True:
+        # Whole blocks: with other shapes PyTorch would give the last rows other numbers.
+        block = torch.empty(BLOCK, dimension)
+        if truncation is None:
+            yield block.normal_(generator=draw)
+        else:
+            yield nn.init.trunc_normal_(block, a=-truncation, b=truncation, generator=draw)
 
 
 def every_class(count: int, classes: int) -> Tensor | None:
@@ -71,17 +84,28 @@ def has_mapping(generator: nn.Module) -> bool:
     return hasattr(generator, "map") and hasattr(generator, "synthesise")
 
 
-def styles(generator: nn.Module, latent: Tensor, label: Tensor | None, truncation: float | None = None) -> Tensor:
+Means = dict[int | None, Tensor]  # the mean style [L, d] by class, or of None
+
+
+def styles(
+    generator: nn.Module,
+    latent: Tensor,
+    label: Tensor | None,
+    truncation: float | None = None,
+    means: Means | None = None,
+) -> Tensor:
     """The styles w ``[N, L, d]`` of latents, on the CPU.
 
     With ``truncation`` ψ they are w̄ + ψ (w - w̄), w̄ the mean style of the sample's class (Karras et al. 2019, appendix
-    B): 1 changes nothing, and at 0 all samples of a class are the same.
+    B): 1 changes nothing, and at 0 all samples of a class are the same. ``means`` keeps them from call to call.
     """
     w = _in_batches(generator, generator.map, latent, label)
     if truncation is None:
         return w
     classes = [None] * len(w) if label is None else label.tolist()
-    means = {k: mean_style(generator, latent.shape[1], k) for k in set(classes)}
+    means = {} if means is None else means
+    for k in set(classes) - means.keys():
+        means[k] = mean_style(generator, latent.shape[1], k)
     return torch.lerp(torch.stack([means[k] for k in classes]), w, truncation)
 
 
@@ -130,6 +154,25 @@ def walks(ends: Tensor, columns: int) -> Tensor:
 def straight_walks(ends: Tensor, columns: int) -> Tensor:
     """Latents or styles ``[rows * columns, ...]``: each row walks on a straight line through ``[2 * rows, ...]``."""
     return torch.lerp(*_between(ends, columns)).flatten(0, 1)
+
+
+def loop(ends: Tensor, frames: int) -> Iterator[Tensor]:
+    """Latents ``[n, d]`` of each frame of a walk from the first half of ``ends`` ``[2 n, d]`` through the second and
+    back: cos φ a + sin φ b with φ from 0 to 2π, which is standard normal at every φ if a and b are.
+    """
+    a, b = ends.chunk(2)
+    for frame in range(frames):
+        angle = 2 * math.pi * frame / frames
+        yield math.cos(angle) * a + math.sin(angle) * b
+
+
+def mixtures(coarse: Tensor, fine: Tensor, layers: int) -> Tensor:
+    """Styles ``[n * m, L, d]``: of each of ``coarse`` ``[n, L, d]`` the first ``layers``, with the rest of each of
+    ``fine`` ``[m, L, d]`` (Karras et al. 2019, section 3.1).
+    """
+    n, m = len(coarse), len(fine)
+    rows, columns = coarse.repeat_interleave(m, dim=0), fine.repeat(n, 1, 1)
+    return torch.cat([rows[:, :layers], columns[:, layers:]], dim=1)
 
 
 def _between(ends: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:

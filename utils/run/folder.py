@@ -20,6 +20,7 @@ from utils.config.text import to_yaml
 from utils.errors import UserError
 from utils.paths import path_of
 
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)  # errors that say that another process has the lock
 EARLIER = 20  # former versions that the header of a config.yaml names
 
 
@@ -117,6 +118,20 @@ class RunFolder:
             handle.flush()
             yield
 
+    def owner(self) -> str:
+        """The process that holds the folder's lock; "" for nobody."""
+        try:
+            import fcntl
+
+            with open(self.lock, encoding="utf-8") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError as error:
+                    return (handle.read().strip() or "another process") if error.errno in _HELD else ""
+        except (ImportError, OSError):  # no locks here, or none was ever held
+            pass
+        return ""
+
     def check_lock(self) -> None:
         """Raise UserError if the lock of this process was deleted or replaced: another one may write here by now."""
         try:
@@ -172,7 +187,7 @@ def _locked_file(folder: Path) -> TextIO:
         with handle:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        if error.errno not in _HELD:
             raise UserError(
                 f"{path} cannot be locked ({error}), so two processes could write there: choose a run.dir on a file "
                 "system with locks, or have this one mounted with them."

@@ -2,7 +2,7 @@
 
 import copy
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from utils.evaluation.records import Record
 from utils.paths import path_of
 from utils.tasks.checks import check_rule, refuse_options
 from utils.tasks.explanations import Scored, explain_score, joined
-from utils.tasks.task import COLUMNS, COUNT, Explanation, Pictures
+from utils.tasks.task import COLUMNS, COUNT, Explanation, ImageBatch, Pictures
 from utils.training import checkpoint, values
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
@@ -109,10 +109,7 @@ class DomainTask:
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The picture of features, and for images some of them with the class that the recogniser predicts."""
-        for_generators = ["class", "truncation", "interpolate", "seed"]
-        refuse_options(
-            options, for_generators, f"is for generators, and {options.run} is of game.name={config.game.name}"
-        )
+        _refuse_generators_options(config, options)
         data = self.load(config)
         if len(data.shape) != 3:
             refuse_options(options, ["count", "columns"], f"is for images, and {data.name} has none")
@@ -120,6 +117,11 @@ class DomainTask:
         if len(data.shape) == 3:
             made["predictions"] = _captioned(players.average, data, options.count or COUNT, options.columns or COLUMNS)
         return made
+
+    def batches(self, config: Config, players: Players, state: RunState, options: Namespace) -> Iterator[ImageBatch]:
+        """None: ``--each`` is refused."""
+        _refuse_generators_options(config, options)
+        return iter(())
 
     def verdict(self, config: Config, measured: list[Record]) -> str:
         # While λ is small the critic may well win, and features need not hide anything yet.
@@ -182,6 +184,11 @@ def critics_score(critic: Critics, sides: list[Side], attribute: Tensor | None =
         condition = side.condition if attribute is None else attribute
         found.append(score if condition is None else log_odds(score, condition))
     return torch.stack(found).mean(0)
+
+
+def _refuse_generators_options(config: Config, options: Namespace) -> None:
+    for_generators = ["class", "truncation", "interpolate", "mix", "video", "each", "seed"]
+    refuse_options(options, for_generators, f"is for generators, and {options.run} is of game.name={config.game.name}")
 
 
 def build_critics(config: Config, recogniser: Recogniser, outputs: int) -> Critics:

@@ -1,8 +1,7 @@
 """Generation, a GAN: its data, networks, pictures and metrics."""
 
-import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -29,9 +28,10 @@ from utils.evaluation import sampling
 from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record
 from utils.evaluation.sampling import every_class, latents, sample
-from utils.tasks.checks import check_rule, judges_in_one_call, refuse_options
+from utils.tasks import drawing
+from utils.tasks.checks import check_rule, judges_in_one_call
 from utils.tasks.explanations import Scored, explain_score, joined
-from utils.tasks.task import COLUMNS, COUNT, Explanation, Pictures
+from utils.tasks.task import Explanation, ImageBatch, Pictures
 from utils.training.players import Players, wrapped
 from utils.training.state import RunState, Sizes
 
@@ -112,26 +112,13 @@ class Generation:
         return pictures.picture(samples, columns=round(count**0.5), centres=centres, aspect=data.aspect)
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
-        """Samples in a grid, or interpolations between latents."""
-        shape, classes = state.sizes.shape, state.sizes.classes
-        generator, columns, rows = players.average, options.columns or COLUMNS, options.interpolate
-        mapped = sampling.has_mapping(generator)
-        _check_options(options, config, shape, classes, mapped)
-        count = 2 * rows if rows else options.count or COUNT  # a walk has two ends
-        label, cut = _labels(options, config, classes, count), None if mapped else options.truncation
-        z = latents(count, config.model.latent_dim, options.seed or 0, cut)
-        if mapped:
-            w = sampling.styles(generator, z, label, options.truncation)
-            samples = sampling.synthesise(generator, sampling.straight_walks(w, columns) if rows else w)
-        elif rows:
-            along = None if label is None else label[:rows].repeat_interleave(columns)
-            samples = sample(generator, sampling.walks(z, columns), along)
-        else:
-            samples = sample(generator, z, label)
-        modes = self.load(config).modes if len(shape) == 1 else None
+        """Samples in a grid, walks between latents, mixtures of styles, or a film."""
+        modes = self.load(config).modes if len(state.sizes.shape) == 1 else None
         centres = None if modes is None else modes.centres
-        name = "interpolation" if options.interpolate else "grid"
-        return {name: pictures.picture(samples, columns, centres, state.sizes.aspect)}
+        return drawing.gallery(players.average, config, state.sizes, options, centres)
+
+    def batches(self, config: Config, players: Players, state: RunState, options: Namespace) -> Iterator[ImageBatch]:
+        return drawing.batches(players.average, config, state.sizes, options)
 
     def explain(self, config: Config, players: Players, data: DataSet, count: int, seed: int) -> Explanation:
         """Of the critic's score, and where the critic names classes (AC-GAN) of the log-odds of the sample's own."""
@@ -297,37 +284,3 @@ def _check_augmentation(config: Config, shape: tuple[int, ...]) -> None:
             f"{shape} in data.name={config.data.name}; use augment.name=none, or data.fit=stretch with a square "
             "data.resolution."
         )
-
-
-def _check_options(options: Namespace, config: Config, shape: Sequence[int], classes: int, mapped: bool) -> None:
-    """Raise UserError for options of ``sample.py`` that do not fit the run, or each other.
-
-    ``mapped`` says whether the generator has a mapping network.
-    """
-    label, truncation = vars(options)["class"], options.truncation  # class is a keyword of Python
-    refuse_options(options, ["tsne"], f"draws features, and {options.run} is of game.name={config.game.name}")
-    if len(shape) != 3:
-        refuse_options(options, ["columns", "interpolate"], f"is for images, and {options.run} makes points")
-    if options.interpolate:
-        refuse_options(options, ["count"], "cannot be used with --interpolate ROWS, which draws ROWS times --columns")
-    if label is not None and not config.game.conditional:
-        raise UserError(f"--class needs a class-conditional run, and {options.run} is not (game.conditional=false).")
-    if label is not None and not 0 <= label < classes:
-        raise UserError(f"--class is {label} and must be from 0 to {classes - 1}.")
-    if truncation is None:
-        return
-    if not (math.isfinite(truncation) and (truncation > 0 or (mapped and truncation == 0))):
-        raise UserError(f"--truncation is {truncation} and must be a number {'from 0 up' if mapped else 'above 0'}.")
-    if options.interpolate and not mapped:
-        raise UserError("--truncation and --interpolate cannot be used together, for walks leave the cut of latents.")
-
-
-def _labels(options: Namespace, config: Config, classes: int, count: int) -> Tensor | None:
-    """Labels of ``count`` samples: one class or all in turn; of an interpolation's ends one class a row."""
-    if not config.game.conditional:
-        return None
-    if vars(options)["class"] is not None:
-        return torch.full((count,), vars(options)["class"])
-    if options.interpolate:
-        return (torch.arange(options.interpolate) % classes).repeat(2)
-    return every_class(count, classes)

@@ -1,6 +1,7 @@
 """What a task is: everything around the loop that depends on the kind of game. The loop itself knows none of it."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +15,8 @@ from utils.evaluation.records import Record
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
 
-Pictures = dict[str, Tensor]  # uint8 [3, H, W] by name
+Pictures = dict[str, Tensor]  # uint8 [3, H, W], or the frames [T, 3, H, W] of a film, by name
+ImageBatch = tuple[Tensor, Tensor | None]  # uint8 [n, C, H, W] and labels [n]
 COUNT, COLUMNS = 64, 8  # what sample.py draws unless its options say otherwise
 
 
@@ -81,6 +83,13 @@ class Task(Protocol):
         """Which pixels or features the scores of the run's networks hang on, at ``count`` samples of either side.
 
         Raises UserError where a score is not differentiable.
+        """
+        ...
+
+    def batches(self, config: Config, players: Players, state: RunState, options: Namespace) -> Iterator[ImageBatch]:
+        """The samples that ``sample.py --each`` writes as files, with their labels where there are any.
+
+        Raises UserError as ``gallery`` does, and where the run makes no images.
         """
         ...
 

@@ -9,7 +9,7 @@ from torch import nn
 from models import stylegan2
 from utils.data.randomness import seeded
 from utils.evaluation import sampling
-from utils.evaluation.sampling import evaluating, every_class, latents, sample, walks
+from utils.evaluation.sampling import evaluating, every_class, latents, loop, mixtures, sample, walks
 
 ROUND = torch.finfo(torch.float32).eps
 
@@ -247,3 +247,24 @@ def test_running_statistics_do_not_move(z):
     sample(module, z, None)
     assert module.num_batches_tracked.item() == 0
     assert module.running_mean.tolist() == [0, 0, 0]
+
+
+def test_a_loop_goes_through_both_ends_and_comes_back():
+    """a, b, -a, -b: but for the rounding of sines and cosines of whole quarters, which is 2e-16 at most."""
+    a, b = latents(6, 4, seed=0).chunk(2)
+    for latent, want in zip(loop(torch.cat([a, b]), 4), (a, b, -a, -b), strict=True):
+        torch.testing.assert_close(latent, want, rtol=0, atol=1e-14)
+
+
+def test_every_coarse_style_meets_every_fine_one():
+    coarse, fine = torch.zeros(2, 3, 1), torch.ones(3, 3, 1)
+    coarse[1], fine[2] = 5, 7
+    mixed = mixtures(coarse, fine, layers=1)[..., 0].tolist()
+    assert mixed == [[x, y, y] for x in (0, 5) for y in (1, 1, 7)]
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 100])
+@pytest.mark.parametrize("truncation", [None, 0.5, 3.0])
+def test_a_latent_does_not_depend_on_how_many_there_are(dimension, truncation):
+    many = latents(200, dimension, 0, truncation)
+    assert all(torch.equal(latents(count, dimension, 0, truncation), many[:count]) for count in (1, 15, 64, 65, 131))
