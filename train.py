@@ -34,7 +34,7 @@ from utils.config.sections import Config
 from utils.config.text import to_yaml
 from utils.errors import NotFiniteError, UserError
 from utils.paths import path_of
-from utils.run import rehearsal
+from utils.run import rehearsal, warm
 from utils.run.beginning import agreed_checkpoint, agreed_digest, check_data, check_records
 from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
@@ -140,13 +140,20 @@ def train(cfg: Config) -> int:
         with stop.group.first_alone():  # where a feature network is fetched
             task.check_evaluation(cfg, data, folder.features, accelerator.device)
         generator, critic = task.networks(cfg, task.sizes(data))
-        if saved is None:
+        source = warm.agreed_source(cfg, folder, stop.group, tell) if cfg.init.run and saved is None else None
+        if saved is None and not (source and "generator" in cfg.init.parts):
             with stop.group.first_alone():  # where weights are fetched
                 task.start(cfg, generator)
         players = Players.build(cfg, generator, critic, accelerator.device)
+        history = saved.state.history if saved else ()
+        if source:
+            saved, told = warm.begin(cfg, task, players, source)
+            history = (*source.state.history, *told)
+            for line in told:
+                tell(line)
         game = task.game(cfg, players, data, accelerator)
         if first:
-            folder.record(cfg)
+            folder.record(cfg, history)
         tell(f"Begins: {processes.described(cfg, accelerator)}.")
         if accelerator.num_processes > 1:
             warm_up(cfg, game, players, next(feed_of(cfg, data, accelerator, 0)))
@@ -160,7 +167,7 @@ def train(cfg: Config) -> int:
                 tell(f"Resumed from {saved.path}.")
                 if first:
                     check_records(saved, folder, tell)
-            state = state_of(cfg, task, data, digest, saved.state.step if saved else 0, skipped)
+            state = state_of(cfg, task, data, digest, saved.state.step if saved else 0, skipped, history)
             try:
                 finished = attempt(cfg, task, data, players, game, accelerator, folder, state, stop)
                 break
@@ -225,8 +232,9 @@ def attempt(
     ):
         if log:
             log.config(to_yaml(cfg))
-        if begin == 0 and cfg.guard.rollbacks:
-            saver.save(0)  # a NaN in the first steps has something to go back to
+        if not checkpoint.steps(folder.checkpoints) and (cfg.guard.rollbacks or cfg.init.run):
+            saver.save(begin)  # a NaN in the first steps has something to go back to, and init.run may go away
+            saver.finish()
         evaluator = Evaluator(cfg, task, data, players, log, saver, stop)
         done, feed = begin, feed_of(cfg, data, accelerator, begin)
         if evaluator.catch_up(begin):
@@ -235,11 +243,12 @@ def attempt(
 
 
 def state_of(
-    cfg: Config, task: Task, data: Any, digest: str, step: int, skipped: tuple[int, ...]
+    cfg: Config, task: Task, data: Any, digest: str, step: int, skipped: tuple[int, ...], history: tuple[str, ...]
 ) -> RunState:  # fmt: skip
     """The state of a run at ``step``, as its checkpoints hold it."""
     target_samples = None if data.target is None else len(data.target)
-    return RunState(step, identity(cfg), skipped, task.sizes(data), len(data.train), target_samples, data=digest)
+    sizes, samples = task.sizes(data), len(data.train)
+    return RunState(step, identity(cfg), skipped, sizes, samples, target_samples, data=digest, history=history)
 
 
 def feed_of(cfg: Config, data: Any, accelerator: Accelerator, begin: int) -> Iterator[list[Round]]:

@@ -47,6 +47,11 @@ class Lookahead:
                 torch._foreach_copy_(self.before[player], self.weights[player])
             yield turn
 
+    def forget(self) -> None:
+        """Take the weights as they are for those from before the last step: nobody has moved."""
+        for player, before in self.before.items():
+            torch._foreach_copy_(before, [weight.detach() for weight in self.weights[player]])
+
     @contextmanager
     def _ahead(self) -> Iterator[None]:
         """Players stand at w̄ inside, and exactly at w again afterwards."""

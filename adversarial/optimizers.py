@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-Parameters = list[nn.Parameter]
+Parameters = list[nn.Parameter] | list[dict[str, Any]]  # or groups of them
 
 
 def adam(parameters: Parameters, lr: float, settings: Any) -> Optimizer:

@@ -278,10 +278,11 @@ def move(average: Tensor, value: Tensor, share: float) -> None:
 
 @torch.no_grad()
 def clip_weights(critic: nn.Module, limit: float) -> None:
-    """Keep every parameter within ±``limit`` (WGAN: Arjovsky et al. 2017, algorithm 1); 0 leaves them as they are."""
+    """Keep what learns within ±``limit`` (WGAN: Arjovsky et al. 2017, algorithm 1); 0 leaves everything as it is."""
     if limit > 0:
         for parameter in critic.parameters():
-            parameter.clamp_(-limit, limit)
+            if parameter.requires_grad:
+                parameter.clamp_(-limit, limit)
 
 
 PENALTIES: dict[str, type[Penalty]] = {

@@ -61,12 +61,6 @@ class SplitRecogniser(nn.Module):
         self.source = copy.deepcopy(source.features).requires_grad_(False)
         self.head = copy.deepcopy(source.head).requires_grad_(False)
 
-    def start_from(self, source: Recogniser) -> None:
-        """Load a network that was trained on the source, for both sides."""
-        self.features.load_state_dict(source.features.state_dict())
-        self.source.load_state_dict(source.features.state_dict())
-        self.head.load_state_dict(source.head.state_dict())
-
     def train(self, mode: bool = True) -> "SplitRecogniser":
         """As usual, but the source's network stays in evaluation mode: its BatchNorm statistics are frozen, too."""
         super().train(mode)
@@ -82,6 +76,12 @@ class SplitRecogniser(nn.Module):
         """What the frozen network makes of source samples."""
         layers = tuple(self.source(x))
         return Prediction(layers, self.head(layers[-1]))
+
+
+def split_tensors(recogniser: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a ``SplitRecogniser`` whose two networks are those of a ``Recogniser`` with these tensors."""
+    of_source = {f"source.{k.removeprefix('features.')}": x for k, x in recogniser.items() if k.startswith("features.")}
+    return {**recogniser, **of_source}
 
 
 class Critics(nn.Module):

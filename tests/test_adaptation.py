@@ -82,7 +82,10 @@ def pretrained(tmp_path_factory) -> Path:
 
 
 def words(method: str, pretrained: Path) -> list[str]:
-    return [f"game.method={method}", *([f"game.pretrained={pretrained}"] if METHODS[method].split else [])]
+    return [
+        f"game.method={method}",
+        *([f"init.run={pretrained}", "init.parts=[generator]"] if METHODS[method].split else []),
+    ]
 
 
 # --- Every method and rule
@@ -271,9 +274,12 @@ WRONG = {
         ["'game.conditional'", "game.name=generation", "game.name is adaptation"],
     ),
     "method": (["game.method=dan"], ["'dan' is unknown; did you mean 'dann'"]),
-    "adda, nothing pretrained": (["game.method=adda"], ["game.pretrained=''", "game.method=source_only"]),
-    "adda, no such run": (["game.method=adda", "game.pretrained=nowhere"], ["nowhere", "no checkpoint"]),
-    "pretrained for another": (["game.pretrained=runs/moons"], ["game.method=dann", "no other method uses it"]),
+    "adda, nothing pretrained": (["game.method=adda"], ["init.run=''", "game.method=source_only"]),
+    "adda, no such run": (["game.method=adda", "init.run=nowhere"], ["nowhere", "no checkpoint"]),
+    "adda, only a critic": (
+        ["game.method=adda", "init.run=runs/moons", "init.parts=[critic]"],
+        ["init.parts=['critic']", "game.method=source_only"],
+    ),
     "best by the oracle": ([f"checkpoint.best={ORACLE}"], ["checkpoint.best", "source accuracy", "SND"]),
     "activation": (["model.activation=gelu"], ["model.activation 'gelu' is unknown", "relu"]),
 }

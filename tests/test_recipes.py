@@ -50,12 +50,12 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         former = [
             *words(recipe),
             "game.method=source_only",
-            "game.pretrained=",
+            "init.run=",
             f"run.dir={tmp_path}",
             "run.name=former",
         ]
         assert train.main(former) == 0
-        command.append(f"game.pretrained={tmp_path}/former")
+        command.append(f"init.run={tmp_path}/former")
     try:
         assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
     except UserError as error:

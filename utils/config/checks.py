@@ -165,10 +165,12 @@ def _check_domains(config: Config) -> None:
     """Raise UserError for settings that games of domains have no use for, or that do not fit their method."""
     if config.augment.name != "none":
         raise UserError(f"augment.name={config.augment.name} is for game.name=generation; use augment.name=none.")
-    if isinstance(config.game, AdaptationConfig) and bool(config.game.pretrained) != METHODS[config.game.method].split:
+    starts = config.init.run and "generator" in config.init.parts
+    if METHODS[config.game.method].split and not starts:
         raise UserError(
-            f"game.pretrained='{config.game.pretrained}' does not fit game.method={config.game.method}: adda needs "
-            "the folder of a finished run with game.method=source_only there, and no other method uses it."
+            f"game.method={config.game.method} starts from a recogniser of the source, and init.run="
+            f"'{config.init.run}', init.parts={config.init.parts} give it none: train one with "
+            "game.method=source_only, and set init.run to the folder of that run."
         )
     if isinstance(config.game, InvarianceConfig) and OBJECTIVES[config.game.objective].pairs:
         raise UserError(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from utils.config.former import renewed
 from utils.config.sections import Config, kinds
 from utils.errors import UserError
 
@@ -51,7 +52,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
     A key that only one of them has counts as its default in the other, so that a run of an older version, which lacks
     newer keys, is still the same run. A key of ``old`` that no section has any more is always a difference.
     """
-    found = {}
+    found, old = {}, renewed(old)
     if old.get("data.name") == new.get("data.name"):
         old = {**{key: value for key, value in FORMERLY.items() if key in new}, **old}
     for key in {**old, **new}:

@@ -37,6 +37,9 @@ def _rules() -> Iterator[Idle]:
     yield Idle(("update.coefficient", "update.schedule", "update.warmup"), "game.method", _played, "no baseline")
     yield Idle(("update.schedule", "update.warmup"), "update.coefficient", lambda λ: λ > 0, "above 0")
     yield Idle(("game.margin",), "game.method", lambda method: method == "mdd", "mdd")
+    of_another_run = ("init.step", "init.weights", "init.parts", "init.fork")
+    yield Idle(of_another_run, "init.run", bool, "the folder of a run")
+    yield Idle(("init.weights", "init.parts"), "init.fork", lambda fork: not fork, "false")
     yield Idle(("ema.ramp_up",), "ema.half_life", lambda images: images > 0, "above 0")
     yield Idle(
         ("guard.score_gap", "guard.patience"), "game.name", lambda name: name != "invariance", "a game of two sides"

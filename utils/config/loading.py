@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from adversarial.domains import METHODS
-from utils.config import checks, fields, idle
+from utils.config import checks, fields, former, idle
 from utils.config.reading import Loader, example, first_line, parse_overrides, read_file, whole_numbers
 from utils.config.sections import AdaptationConfig, Config, InvarianceConfig, kinds, named_sections
 from utils.errors import UserError, nearest, warn
@@ -39,6 +39,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     files, command_line = _with_bases(recipe), ("the command line", parse_overrides(overrides))
     sources = [*files, *_place_of(recipe), command_line]
     try:
+        for _, content in sources:
+            former.renew(content)
         names = _names_after_each(sources)
         schema = Config(**named_sections(**names[-1]))
         for source, before in zip(files, names, strict=False):
@@ -201,7 +203,8 @@ def _check_keys(where: str, content: DictConfig, schema: Any, prefix: str = "") 
         if (is_section or isinstance(getattr(schema, key), dict)) != isinstance(value, dict):
             wanted = "a section of 'key: value' lines" if is_section else "a value"
             if isinstance(getattr(schema, key), dict):
-                wanted = f"set for each penalty on its own, such as {prefix}{key}.r1"
+                of = "layer" if key == "scale" else "penalty"
+                wanted = f"set for each {of} on its own, such as {example(prefix + key)}"
             raise UserError(f"'{prefix}{key}' in {where} must be {wanted}, not {value!r}.")
         if isinstance(getattr(schema, key), list) and not isinstance(value, list):
             shown = "null" if value is None else repr(value)

@@ -165,6 +165,8 @@ def example(key: str) -> str:
         items = {float: "0.5,0.99", int: "64,32"}.get(fields.plain(get_args(hint)[0])[0], "first,second")
         return f"{key}=[{items}]"
     section, _, name = key.partition(".")
+    if key == "optimizer.scale":  # names of layers have dots of their own
+        return f"'{key}={{critic.last: 10}}'"
     if name:
         return f"{key}.r1=4" if fields.plain(get_args(hint)[1])[0] is int else f"{key}.r1=linear_decay"
     return f"{section}.key=value, a key at a time"

@@ -36,6 +36,8 @@ Timeout = Annotated[int, Ge(1), Le(7 * 24 * 3600)]  # a week, as long as process
 Limit = Annotated[float, Ge(0), Le(3e38)]  # clamping to more than float32 holds is an error
 Beta = Annotated[float, Ge(0), Lt(1)]
 Optimizer = Annotated[str, OneOf(OPTIMIZERS)]
+Factor = Annotated[float, Gt(0)]
+Player = Annotated[str, OneOf(("generator", "critic"))]
 # What Accelerate has a tracker for, by the names of their packages.
 Tracker = Annotated[str, OneOf(("aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio", "wandb"))]
 AdaptationMethod = Annotated[str, OneOf(METHODS)]
@@ -101,7 +103,6 @@ class AdaptationConfig(GameConfig):
     objective: Objective = "non_saturating"  # the players' losses: a key of adversarial.objectives.OBJECTIVES
     method: AdaptationMethod = "dann"  # what the critics see, or a baseline: adversarial.domains.METHODS
     margin: NonNegativeFloat = 4.0  # mdd: γ, the weight of the source's side
-    pretrained: str = ""  # adda: folder of a run with method=source_only, the same source and the same model
 
 
 @dataclass
@@ -177,6 +178,19 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 0.0  # L2, on all parameters
     schedule: Schedule = "constant"  # of both learning rates over the run: a key of adversarial.schedules.SCHEDULES
     warmup: NonNegativeInt = 0  # steps over which both learning rates rise linearly from 0
+    scale: dict[str, Factor] = field(default_factory=dict)  # learning rates by layer, {critic.last: 10} is ten times
+
+
+@dataclass
+class InitConfig:
+    """Fields of ``init.*``: where weights come from before the first step, and which of them never move."""
+
+    run: str = ""  # folder of the run whose networks this one starts from; empty: none
+    step: NonNegativeInt | None = None  # of that run's checkpoints the one of this step; null: the newest
+    weights: Literal["same", "ema", "raw", "best"] = "same"  # the generator starts from; same: raw and average apart
+    parts: list[Player] = field(default_factory=lambda: ["generator", "critic"])  # players that start from that run
+    freeze: list[str] = field(default_factory=list)  # layers that do not learn, by name, such as critic.features.0
+    fork: bool = False  # go on from that run's step, with its optimisers and schedules, instead of at step 0
 
 
 @dataclass
@@ -284,6 +298,7 @@ class Config:
     penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     burn_in: BurnInConfig = field(default_factory=BurnInConfig)

@@ -183,10 +183,11 @@ def _between(ends: Tensor, columns: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in evaluation mode; afterwards in the mode that it was in before."""
-    training = module.training
+    """Inside, the module is in evaluation mode; afterwards all that is in it is in the mode that it was in before."""
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training

@@ -144,12 +144,16 @@ class RunFolder:
                 f"{owner} now: this run stops before two write there; start it again when no other process does."
             )
 
-    def record(self, config: Config) -> None:
-        """Write the resolved config, with versions and commit of this start and earlier ones, whole or not at all."""
+    def record(self, config: Config, history: tuple[str, ...] = ()) -> None:
+        """Write the resolved config, whole or not at all.
+
+        Above it stand the ``history`` of its weights, and versions and commit of this start and earlier ones.
+        """
         former = self._versions()
         now = _versions()
         header = [f"Resolved config of {self.path}. Resume or continue: python train.py {self.path}/config.yaml", now]
         header += [f"Earlier: {text}" for text in former[former[:1] == [now] :][:EARLIER]]
+        header += [f"History: {text}" for text in history]
         partial = self.path / ".config.yaml.partial"
         with open(partial, "w", encoding="utf-8") as file:
             file.write(to_yaml(config, header="\n".join(header)))

@@ -1,6 +1,5 @@
 """What the tasks of both games of domains share: building recognisers and critics, where training starts, pictures."""
 
-import copy
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,8 +13,9 @@ from adversarial.domains import METHODS, Prediction
 from adversarial.games import Side
 from adversarial.objectives import log_odds
 from models import FAMILIES
-from models.domain import Critics, Recogniser, SplitRecogniser
-from utils import errors, pictures
+from models.domain import Critics, Recogniser, SplitRecogniser, split_tensors
+from utils import pictures
+from utils.config.former import renewed
 from utils.config.identity import identity
 from utils.config.sections import Config
 from utils.data.domains import Domains
@@ -25,11 +25,11 @@ from utils.errors import UserError
 from utils.evaluation.domain_critics import verdict
 from utils.evaluation.predictions import predict, prepared_batches, subset
 from utils.evaluation.records import Record
-from utils.paths import path_of
 from utils.tasks.checks import check_rule, refuse_options
 from utils.tasks.explanations import Scored, explain_score, joined
 from utils.tasks.task import COLUMNS, COUNT, Explanation, ImageBatch, Pictures
-from utils.training import checkpoint, values
+from utils.training import values
+from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
 
@@ -60,10 +60,8 @@ class DomainTask:
         return SplitRecogniser(recogniser) if METHODS[config.game.method].split else recogniser, critics
 
     def start(self, config: Config, generator: nn.Module) -> None:
-        """ADDA starts from a network trained on the source, others may start from published weights (ImageNet's)."""
-        if METHODS[config.game.method].split:
-            generator.start_from(self.source_recogniser(config))
-        elif hasattr(generator.features, "start"):
+        """Load published weights (ImageNet's), where the network has any."""
+        if hasattr(generator.features, "start"):
             try:
                 generator.features.start()
             except ValueError as error:
@@ -84,28 +82,22 @@ class DomainTask:
                 made["confusion"] = pictures.confusion(torch.tensor(record["confusion"]), record["class_names"])
         return made
 
-    def source_recogniser(self, config: Config) -> Recogniser:
-        """The recogniser of the run in ``game.pretrained``. Raises UserError unless that run fits this one."""
-        folder = path_of(config.game.pretrained)
-        saved = checkpoint.newest(folder / "checkpoints", errors.warn)
-        if saved is None:
-            raise UserError(
-                f"game.pretrained={folder} holds no checkpoint: train it first, with game.method=source_only."
-            )
-        theirs = saved.state.config
+    def adopt(self, config: Config, source: Checkpoint) -> Tensors:
+        """ADDA makes two networks of a recogniser that was trained on its source alone."""
+        theirs = renewed(source.state.config)
+        if not METHODS[config.game.method].split or METHODS[theirs["game.method"]].split:
+            return source.tensors
         wanted = {**identity(config), "game.method": "source_only"}
         for key, value in wanted.items():
             shared = key in SHARED_WITH_SOURCE_RUN or key.startswith("model.")
-            # The critic of that run is not taken over.
+            # Its critic judges no features of the target.
             if shared and not key.startswith("model.critic") and theirs.get(key) != value:
                 raise UserError(
-                    f"game.pretrained={folder} has {key}={theirs.get(key)} and must have {value}: a run on the same "
-                    "source with the same model and game.method=source_only."
+                    f"init.run={config.init.run} has {key}={theirs.get(key)} and must have {value}: name a run on the "
+                    "same source with the same model and game.method=source_only."
                 )
-        source_config = copy.deepcopy(config)
-        source_config.game.method, source_config.game.pretrained = "source_only", ""
-        players, _ = Players.load(source_config, folder / "checkpoints", self.networks, errors.warn)
-        return players.average.cpu()
+        names = ("generator", "generator_ema")
+        return {**source.tensors, **{name: split_tensors(source.tensors[name]) for name in names}}
 
     def gallery(self, config: Config, players: Players, state: RunState, options: Namespace) -> Pictures:
         """The picture of features, and for images some of them with the class that the recogniser predicts."""

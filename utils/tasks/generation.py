@@ -32,6 +32,7 @@ from utils.tasks import drawing
 from utils.tasks.checks import check_rule, judges_in_one_call
 from utils.tasks.explanations import Scored, explain_score, joined
 from utils.tasks.task import Explanation, ImageBatch, Pictures
+from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.players import Players, wrapped
 from utils.training.state import RunState, Sizes
 
@@ -82,6 +83,9 @@ class Generation:
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """Nothing to load: a generator starts from random weights."""
+
+    def adopt(self, config: Config, source: Checkpoint) -> Tensors:
+        return source.tensors
 
     def game(self, config: Config, players: Players, data: DataSet, accelerator: Accelerator) -> Game:
         _check_packs(config, accelerator.num_processes)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adversarial.games import Game
 from utils.config.sections import Config
 from utils.evaluation.records import Record
+from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.players import Players
 from utils.training.state import RunState, Sizes
 
@@ -57,6 +58,13 @@ class Task(Protocol):
 
     def start(self, config: Config, generator: nn.Module) -> None:
         """Load the weights that a fresh run starts from, where they are not random."""
+        ...
+
+    def adopt(self, config: Config, source: Checkpoint) -> Tensors:
+        """The networks of another run's checkpoint, of the same game and family, by the names of this run's.
+
+        Raises UserError where that run must have something in common with this one and has not.
+        """
         ...
 
     def game(self, config: Config, players: Players, data: Any, accelerator: Accelerator) -> Game:

@@ -40,11 +40,12 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 class Checkpoint(NamedTuple):
-    """What was read: the folder, named groups of tensors on the CPU, and the run's state."""
+    """What was read: the folder, named groups of tensors on the CPU, the run's state, and the manifest's digest."""
 
     path: Path
     tensors: Tensors
     state: RunState
+    sha256: str
 
 
 def snapshot(tensors: Tensors) -> Tensors:
@@ -179,6 +180,17 @@ def newest_state(folder: Path) -> RunState | None:
         return None
 
 
+def of_step(folder: Path, step: int) -> Checkpoint:
+    """Read the checkpoint of ``step``. Raises UserError unless it can be read and is intact."""
+    path = folder / f"step-{step:08d}"
+    try:
+        return _read(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"Checkpoint {path} is damaged ({error}): choose another step.") from None
+
+
 def intact(folder: Path, warn: Callable[[str], None]) -> Iterator[Checkpoint]:
     """The checkpoints that verify, the newest first; damaged ones are named to ``warn``.
 
@@ -221,7 +233,8 @@ def _read(path: Path) -> Checkpoint:
 
     Raises ValueError, KeyError, TypeError or SafetensorError for damage, OSError for what cannot be read.
     """
-    manifest = _json(_content(path / MANIFEST))
+    listed = _content(path / MANIFEST)
+    manifest = _json(listed)
     if not isinstance(manifest, dict):
         raise ValueError(f"{MANIFEST} does not list files")
     files = {}
@@ -234,7 +247,8 @@ def _read(path: Path) -> Checkpoint:
     state = RunState.from_json(files.pop(STATE))
     if state.step != _number(path):
         raise ValueError(f"{STATE} is of step {state.step}")
-    return Checkpoint(path, {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}, state)
+    tensors = {name.removesuffix(".safetensors"): parse(data) for name, data in files.items()}
+    return Checkpoint(path, tensors, state, hashlib.sha256(listed).hexdigest())
 
 
 def _content(path: Path, size: int | None = None) -> bytes:

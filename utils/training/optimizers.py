@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from adversarial.optimizers import OPTIMIZERS
 from utils.config.sections import OptimizerConfig
+from utils.training.parts import groups
 
 
-def build(config: OptimizerConfig, network: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names, over the parameters of ``network`` that learn."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return OPTIMIZERS[config.name](parameters, lr, config)
+def build(config: OptimizerConfig, player: str, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """The optimiser that ``config`` names, over the parameters of the player's ``network`` that learn."""
+    return OPTIMIZERS[config.name](groups(player, network, config.scale), lr, config)
 
 
 def tensors_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:

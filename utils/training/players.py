@@ -20,7 +20,7 @@ from adversarial.passes import Turn
 from adversarial.penalties import Penalty
 from utils.config.sections import Config, penalised_slope
 from utils.errors import UserError
-from utils.training import average, checkpoint, optimizers
+from utils.training import average, checkpoint, optimizers, parts
 from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.processes import memory_format
 from utils.training.regularisers import penalties_of, probability_of
@@ -48,15 +48,16 @@ class Players:
         """Networks on their device, the generator's average, and optimisers as ``config`` says."""
         for network in (generator, critic):
             network.to(device, memory_format=memory_format(config))
-        both = {
-            "generator": optimizers.build(config.optimizer, generator, config.optimizer.generator_lr),
-            "critic": optimizers.build(config.optimizer, critic, config.optimizer.critic_lr),
-        }
+        pair = {"generator": generator, "critic": critic}
+        parts.freeze(pair, config.init.freeze)
+        parts.check_names("optimizer.scale", config.optimizer.scale, pair)
+        rates = {"generator": config.optimizer.generator_lr, "critic": config.optimizer.critic_lr}
+        both = {player: optimizers.build(config.optimizer, player, pair[player], lr) for player, lr in rates.items()}
         penalties, probability = penalties_of(config), probability_of(config)
         unaveraged = config.ema.half_life == 0 and not config.burn_in.ema_half_life
         ema = average.averaged(generator, shared=unaveraged)
         alphas = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
-        lookahead = Lookahead({"generator": generator, "critic": critic}, alphas)
+        lookahead = Lookahead(pair, alphas)
         players = cls(generator, critic, ema, both, penalties, probability, lookahead)
         for keeper in players.stateful:
             for name, value in keeper.state.items():
@@ -172,7 +173,7 @@ class Players:
         """Give each player's optimiser its learning rate and, where it is Adam, β1 and β2."""
         for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = learning_rates[player]
+                group["lr"] = learning_rates[player] * group["scale"]
                 if "betas" in group:
                     group["betas"] = betas
 

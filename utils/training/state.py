@@ -9,8 +9,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from utils.errors import UserError
 
-# Of state.json. 3 had no aspect of stretched images, 2 no digest of the data; files of format 1 do not say theirs.
-FORMAT = 4
+# Of state.json. 4 had no history, 3 no aspect of stretched images, 2 no digest of the data; files of format 1 do not
+# say theirs.
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class RunState:
     lines: int | None = None  # of the training in metrics.jsonl up to this step; None: not known
     format: int = FORMAT
     data: str | None = None  # digest of the training and target samples; None: not known
+    history: tuple[str, ...] = ()  # lines on the runs that this one started from or forked, the earliest first
 
     def to_json(self) -> bytes:
         """The text of ``state.json``."""

@@ -58,7 +58,7 @@ def changed(config: Config, key: str) -> Config:
         case str():
             value += "-other"
         case list():
-            value = [x / 2 for x in value] or ["other"]
+            value = [f"{x}-other" if isinstance(x, str) else x / 2 for x in value] or ["other"]
         case dict():
             value = {**value, "r1": 2}
         case None:

@@ -136,9 +136,11 @@ REFUSED = {
     "path-of-domains": ([*MOONS, "penalty.path=1"], ["penalty.path=1.0", "use penalty.path=0"]),
     "adda-without-a-pretrained-run": (
         [*MOONS, "game.method=adda"],
-        ["game.pretrained=''", "game.method=adda", "game.method=source_only"],
+        ["init.run=''", "game.method=adda", "game.method=source_only"],
     ),
-    "a-pretrained-run-without-adda": ([*MOONS, "game.pretrained=runs/a"], ["runs/a", "game.method=dann"]),
+    "unknown-part": (["init.run=runs/a", "init.parts=[generator,critics]"], ["init.parts[1]", "did you mean 'critic'"]),
+    "unknown-weights": (["init.run=runs/a", "init.weights=last"], ["init.weights", "same", "ema", "raw", "best"]),
+    "no-learning": (["optimizer.scale.critic=0"], ["optimizer.scale.critic is 0", "above 0"]),
     "unknown-method": ([*MOONS, "game.method=dan"], ["game.method 'dan' is unknown; did you mean 'dann'", "cdan_e"]),
     "method-of-adaptation": ([*CAMERAS, "game.method=adda"], ["game.method 'adda' is unknown", "mada", "layers"]),
     "pairs-without-fakes": (
@@ -269,7 +271,7 @@ def test_the_edge_of_a_range_is_in_it(empty, override):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_are_those_of_the_registry(empty, method):
     """Of a game of one set of samples those that need no target: the others are refused by name."""
-    pretrained = ["game.pretrained=runs/source"] if METHODS[method].split else []
+    pretrained = ["init.run=runs/source"] if METHODS[method].split else []
     assert load(empty, [*MOONS, f"game.method={method}", *pretrained]).game.method == method
     if method in INVARIANCE_METHODS:
         assert load(empty, [*CAMERAS, f"game.method={method}"]).game.method == method

@@ -214,7 +214,7 @@ REFUSED = {
     ),
     "keys-of-generation": (
         ["game.pack=2", "game.name=adaptation", "data.name=moons", "model.name=dense"],
-        ["'game.pack'", "the command line", "a key of game.name=generation,", "game.name is adaptation", "pretrained"],
+        ["'game.pack'", "the command line", "a key of game.name=generation,", "game.name is adaptation", "margin"],
     ),
     "no-equals-sign": (["update.rule"], ["'update.rule'", "key=value"]),
     "no-key": (["=3"], ["'=3'", "key=value"]),

@@ -67,6 +67,6 @@ def test_a_run_of_an_older_version_has_the_defaults_of_other_games(write, tmp_pa
     """It can be read; other values of those keys were another game's."""
     path = write("game:\n  name: generation\n  method: dann\n  margin: 4.0\n  pretrained: ''\n", "config.yaml")
     assert load_run(tmp_path, []).game == GAMES["generation"]()
-    assert f"left out of {path}: game.method, game.margin, game.pretrained." in capsys.readouterr().err
+    assert f"left out of {path}: game.method, game.margin." in capsys.readouterr().err
     write("game:\n  name: generation\n  margin: 3.0\n", "config.yaml")
     assert "'game.margin'" in refusal(path)

@@ -14,7 +14,7 @@ from utils.training.state import Sizes
 
 
 def pretrained(method: str) -> list[str]:
-    return ["game.pretrained=runs/source"] if METHODS[method].split else []
+    return ["init.run=runs/source"] if METHODS[method].split else []
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -43,7 +43,7 @@ CASES = {
     "vectors": [],
     **{f"moons {name}": [f"game.method={name}"] for name, method in METHODS.items() if not method.baseline},
 }
-CASES["moons adda"].append("game.pretrained=x")
+CASES["moons adda"].append("init.run=x")
 
 
 def recipe_of(case: str) -> Path:

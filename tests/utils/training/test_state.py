@@ -24,7 +24,7 @@ def test_what_is_read_is_what_was_written(state):
 
 def test_the_text_is_readable():
     content = json.loads(STATE.to_json())
-    assert content["format"] == FORMAT == 4
+    assert content["format"] == FORMAT == 5
     assert content["sizes"] == {"shape": [1, 8, 8], "classes": 10, "outputs": 4, "aspect": None}
     assert content["best"] == {"metric": "SND", "value": 0.25, "step": 10, "higher_is_better": True}
     assert len(STATE.to_json().splitlines()) > 20
@@ -40,14 +40,14 @@ def test_a_state_of_the_first_format():
     assert RunState.from_json(text) == RunState(10, {}, (), Sizes((2,), 2, 3), 300, 200)
 
 
-@pytest.mark.parametrize("text", [b'{"step": 3}', b'{"step": 3, "format": 2}', b'{"step": 3, "format": 4}'])
+@pytest.mark.parametrize("text", [b'{"step": 3}', b'{"step": 3, "format": 2}', b'{"step": 3, "format": 5}'])
 def test_absent_keys_have_their_defaults(text):
     assert RunState.from_json(text) == RunState(3)
 
 
-@pytest.mark.parametrize("number", [5, 17])
+@pytest.mark.parametrize("number", [6, 17])
 def test_a_later_format_is_refused_and_not_taken_for_damage(number):
-    with pytest.raises(UserError, match=f"step 12 has format {number}.* up to 4.* use the version") as error:
+    with pytest.raises(UserError, match=f"step 12 has format {number}.* up to 5.* use the version") as error:
         RunState.from_json(json.dumps({"step": 12, "format": number, "more": 1}).encode())
     assert "\n" not in str(error.value)
 
@@ -64,6 +64,7 @@ WRONG = {
     "train_samples": ["7", 7.0, False],
     "target_samples": [[]],
     "data": [7, [], True],
+    "history": [None, "x", [3]],
     "best": [
         {}, 5, {**BEST, "value": "high"}, {**BEST, "value": float("nan")}, {**BEST, "value": float("inf")},
         {**BEST, "higher_is_better": 1},
