@@ -16,6 +16,7 @@ import sample
 import train
 from tests.runs import at_step, fingerprint, run, signal_at, start
 from utils.errors import UserError
+from utils.tasks.generation import Generation
 
 # 12 steps of 8 samples from 24 images are four epochs: every stop below is in the middle of one.
 VARIANTS = {
@@ -54,6 +55,32 @@ def test_stopped_at_any_step_and_resumed_gives_the_same_bits(tmp_path, monkeypat
     assert len(list((tmp_path / "parts/digits/checkpoints").glob(f"step-{stop + 1:08d}"))) == 1
     assert run(tmp_path / "parts", *overrides) == 0
     assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+
+
+WARM = {
+    "start": ["init.freeze=[critic.features.0]", "optimizer.scale={critic.last: 10}", "train.steps=2"],
+    "fork": ["init.fork=true", "optimizer.critic_lr=0.003", "augment.name=ada", "train.steps=4"],
+}
+
+
+@pytest.mark.parametrize("variant", WARM)
+def test_a_run_that_began_with_another_one_resumes_without_it(tmp_path, monkeypatch, variant):
+    """Stopped after the first of two steps."""
+    monkeypatch.setattr(Generation, "evaluate", lambda *_: [])
+    monkeypatch.setattr(Generation, "check_evaluation", lambda *_: None)
+    assert run(tmp_path, "run.name=source", "train.steps=2") == 0
+    overrides = [*WARM[variant], f"init.run={tmp_path}/source", "log.every=1"]
+    assert run(tmp_path / "whole", *overrides) == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, 0)
+        assert run(tmp_path / "parts", *overrides) == 75
+    shutil.rmtree(tmp_path / "source")
+    assert run(tmp_path / "parts", *overrides) == 0
+    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+    configs = [(tmp_path / part / "digits/config.yaml").read_text() for part in ("whole", "parts")]
+    history = [[line for line in text.splitlines() if line.startswith("# History: ")] for text in configs]
+    assert len(history[0]) == 1
+    assert history[0] == history[1]
 
 
 @pytest.fixture
@@ -119,7 +146,7 @@ def as_format_1(folder: Path, name: str) -> None:
         del sizes["aspect"]
         if name == "digits":
             del sizes["outputs"]
-        del state["format"], state["best"]
+        del state["format"], state["best"], state["history"]
         text = json.dumps({**state, **sizes}, indent=1).encode()
         (path / "state.json").write_bytes(text)
         manifest = json.loads((path / "manifest.json").read_text())
