@@ -50,8 +50,10 @@ def _read(cfg: Config, folder: RunFolder, tell: Callable[[str], None]) -> Checkp
     place = run.checkpoint_folder(cfg.init.weights)
     known = checkpoint.steps(place)
     if not known:
-        named = "a run with evaluate.every, or choose init.weights=ema" if place == run.best else "a run that has one"
-        raise UserError(f"init.run={run.path} holds no checkpoint in {place.name}/: name the folder of {named}.")
+        trained = "with evaluate.every, or choose init.weights=ema" if place == run.best else "and not of an export"
+        raise UserError(
+            f"init.run={run.path} holds no checkpoint in {place.name}/: name the folder of a run {trained}."
+        )
     if step is not None and step not in known:
         raise UserError(
             f"init.step={step} is not among the checkpoints in {place}, which are of step "
