@@ -200,7 +200,9 @@ def _overfitting(config: Config, players: Players, data: DataSet) -> list[Record
         reals = [subset(split, count) for split in (data.train, data.test)]
         seen, unseen = (scores(torch.cat(list(prepared_batches(x, device))), x.label) for x in reals)
         found = overfitting(seen, unseen, scores(made, label), OBJECTIVES[config.game.objective].boundary)
-    return [{**found, "reference": data.name, "split": "held-out", "samples": count, "seed": config.seed}]
+    about = {"reference": data.name, "split": "held-out", "reference_samples": count, "samples": count}
+    nothing = dict.fromkeys(("features", "features_sha256", "truncation", "resizer"))
+    return [{**found, **about, **nothing, "seed": config.seed}]
 
 
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:
