@@ -5,7 +5,7 @@ To add one: write its function, one line in ``ILLNESSES``, and a run that has it
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ SURE = 0.98  # accuracy of a critic that is hardly ever wrong
 TURNING = -0.5  # cosine between a gradient and the mean of those before it: half of each step takes back the last ones
 OFF_BALANCE = 0.2  # nats from uniform over modes; a generator that leaves out one of eight is at 0.13
 FEW = 1 / 3  # of what real images get: a recall, coverage or rarest class below it misses most of the data
-BY_HEART = 0.5  # critic overfitting from which held-out images look more like generated than like training images
+BY_HEART = 0.8  # critic overfitting from which held-out images look more like generated than like training images
 IMPROVES = 0.1  # share by which the last quarter of a run that is not done yet has improved the metric
 YOUNG = 0.25  # share of the steps in which a generator may still be missing most of the data
 
@@ -27,8 +27,9 @@ class History:
     """What is known of a run: its config by "section.key", the lines of its log and its metrics, both in the order of
     steps, whether it was finished, and what its log says of an error that stopped it.
 
-    ``data`` says how many training samples there are, how many differ (``distinct``), and their standard deviation
-    (``spread``); empty where nobody looked.
+    ``data`` says of some training samples how many they are (``samples``), how many differ (``distinct``), and their
+    standard deviation (``spread``); None where nobody looked. ``healthy`` are the signs and metrics of a healthy run
+    with the same data and networks at this step, where there is one.
     """
 
     config: Mapping[str, Any]
@@ -37,6 +38,7 @@ class History:
     finished: bool = False
     stopped: str = ""
     data: Mapping[str, float] | None = None
+    healthy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -142,12 +144,9 @@ def collapsed(run: History) -> Finding | None:
     if kl := run.measured("reverse KL")[-1:]:
         modes = run.measured("modes")[-1:]
         if kl[0]["value"] > OFF_BALANCE:
-            hit = f", and {modes[0]['value']}{modes[0]['note']} modes are hit" if modes else ""
+            hit = f", and {modes[0]['value']} modes are hit" if modes else ""
             found.append(f"samples are {kl[0]['value']:.2f} nats from even over the modes{hit}")
-    for name in ("recall", "coverage", "rarest class"):
-        last = run.measured(name)[-1:]
-        if last and last[0].get("real") and last[0]["value"] < FEW * last[0]["real"]:
-            found.append(f"{name} is {readable(last[0]['value'])} (real images: {readable(last[0]['real'])})")
+    found += [say for name, say in poor(run).items() if not as_healthy(run, name)]
     if not found:
         return None
     evidence = f"At step {run.metrics[-1]['step']}: {'; '.join(found)}."
@@ -194,7 +193,11 @@ def domain_critic(run: History) -> Finding | None:
 
 
 def not_done_yet(run: History) -> Finding | None:
-    """The run has ended while its metric still improved."""
+    """The run has ended while its metric still improved, or where healthy runs are as poor."""
+    early = [say for name, say in poor(run).items() if as_healthy(run, name)]
+    if run.finished and early:
+        evidence = f"At step {run.step}, where a healthy run is no better: {'; '.join(early)}."
+        return Finding("not done yet", evidence, (f"train.steps={4 * run.step}",), ("recall", "coverage"))
     for name in ("Fréchet distance", "reverse KL"):
         measured = run.measured(name)
         before = [r for r in measured if r["step"] <= 0.75 * run.step][-1:]
@@ -224,6 +227,21 @@ ILLNESSES: dict[str, Callable[[History], Finding | None]] = {
 def findings(run: History) -> list[Finding]:
     """All that is wrong with a run, the most serious first."""
     return [found for illness in ILLNESSES.values() if (found := illness(run))]
+
+
+def poor(run: History) -> dict[str, str]:
+    """The metrics by which samples lack most of what is in the data at the last evaluation, and what to say of each."""
+    found = {}
+    for name in ("recall", "coverage", "rarest class"):
+        last = run.measured(name)[-1:]
+        if last and last[0].get("real") and last[0]["value"] < FEW * last[0]["real"]:
+            found[name] = f"{name} is {readable(last[0]['value'])} (real images: {readable(last[0]['real'])})"
+    return found
+
+
+def as_healthy(run: History, metric: str) -> bool:
+    """Whether a healthy run is hardly better at this step in a metric of which more is better."""
+    return metric in run.healthy and run.measured(metric)[-1]["value"] >= 0.5 * run.healthy[metric]
 
 
 def is_of_domains(run: History) -> bool:

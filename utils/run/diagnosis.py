@@ -1,12 +1,13 @@
 """The verdict on a run as text: what is wrong, on what numbers, what healthy runs showed, and one thing to try."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from utils.config.sections import Config
 from utils.evaluation.domain_critics import verdict
 from utils.evaluation.illnesses import Finding, History, findings, is_of_domains
 from utils.evaluation.records import readable
-from utils.run.examination import SIDES, SIGNS, Reference, command, compared, reference_of
+from utils.run.examination import SIGNS, Reference, command, compared, own_name, reference_of
 from utils.run.folder import RunFolder
 
 
@@ -28,7 +29,9 @@ class Diagnosis(NamedTuple):
 
 def diagnosed(folder: RunFolder, config: Config, run: History, not_seen: str = "") -> Diagnosis:
     """The diagnosis of a run by its history."""
-    return Diagnosis(folder, config, run, findings(run), reference_of(config), not_seen)
+    reference = reference_of(config)
+    run = replace(run, healthy=reference.values_at(run.step) if reference else {})
+    return Diagnosis(folder, config, run, findings(run), reference, not_seen)
 
 
 def text(diagnosis: Diagnosis) -> str:
@@ -68,11 +71,6 @@ def table(diagnosis: Diagnosis) -> list[str]:
         rows.append((name, shown(value), shown(reference.at(name, run.step)) if reference else "unknown"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return [f"{a:{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows]
-
-
-def own_name(sign: str) -> str:
-    """The name of a sign in games of domains: critic_accuracy_real is critic_accuracy_source."""
-    return "_".join(SIDES.get(word, word) for word in sign.split("_"))
 
 
 def shown(value: float | None) -> str:

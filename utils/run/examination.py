@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ def looked_at(config: Config, folder: RunFolder, run: History) -> tuple[History,
             measured = [{"kind": "metric", "step": state.step, "weights": "ema", **record} for record in found]
     except UserError as error:
         return run, str(error)
-    return History(run.config, run.lines, measured, run.finished, run.stopped, facts), ""
+    return replace(run, metrics=measured, data=facts), ""
 
 
 # --- comparison ------------------------------------------------------------------------------------------------------
@@ -105,9 +106,16 @@ class Reference(NamedTuple):
 
     def at(self, sign: str, step: int) -> float | None:
         """The value of a statistic or metric at the step nearest to ``step``; None where it is not known."""
-        found = [(line["step"], line[sign]) for line in self.run.lines if sign in line]
+        found = [
+            (line["step"], line[name]) for line in self.run.lines for name in (sign, own_name(sign)) if name in line
+        ]
         found += [(record["step"], record["value"]) for record in self.run.measured(sign)]
         return min(found, key=lambda point: abs(point[0] - step))[1] if found else None
+
+    def values_at(self, step: int) -> dict[str, float]:
+        """The values of all signs and metrics near ``step``."""
+        names = {*SIGNS, *(record["metric"] for record in self.run.metrics)}
+        return {name: value for name in names if (value := self.at(name, step)) is not None}
 
 
 def read_reference(path: Path) -> History:
@@ -144,6 +152,11 @@ def recipe_of(config: Config) -> tuple[str, list[str]]:
             found[path.stem] = list(differences(identity(recipe), identity(config)).values())
     name = min(found, key=lambda stem: (len(found[stem]), stem))
     return name, found[name]
+
+
+def own_name(sign: str) -> str:
+    """The name of a sign in games of domains: critic_accuracy_real is critic_accuracy_source."""
+    return "_".join(SIDES.get(word, word) for word in sign.split("_"))
 
 
 # --- what to try -----------------------------------------------------------------------------------------------------

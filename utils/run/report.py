@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.evaluation.records import describe
-from utils.run.diagnosis import Diagnosis, own_name, table, verdicts
-from utils.run.examination import SIGNS, recipe_of
+from utils.run.diagnosis import Diagnosis, table, verdicts
+from utils.run.examination import SIGNS, own_name, recipe_of
 
 CURVES = ("Fréchet distance", "reverse KL", "recall", "coverage", "critic overfitting", "critic accuracy")
 MOST_GRIDS = 40  # pictures behind the slider, evenly over the run
