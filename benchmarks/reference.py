@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
 
 from utils.config.identity import flat
 from utils.config.loading import load_run
-from utils.run.examination import SIGNS, own_name
+from utils.run.examination import SIGNS, own_name, with_margin
 from utils.run.folder import RunFolder
 from utils.run.log import records
 
@@ -27,8 +27,9 @@ def thinned(config: dict, done: list[dict]) -> list[dict]:
     lines = [record for record in done if record["kind"] == "train"]
     steps = sorted({record["step"] for record in done if record["kind"] == "metric"})
     steps = set(steps[:: -(-len(steps) // EVALUATIONS) * -1])
-    names = {"kind", "step", "real_score", "fake_score", *SIGNS, *map(own_name, SIGNS)}
+    names = {"kind", "step", *SIGNS, *map(own_name, SIGNS)} - {"peak_memory_mib"}
     found: list[dict] = [{"kind": "config", "step": 0, "config": config}]
+    lines = [with_margin(record) for record in lines]
     for record in lines[:: -(-len(lines) // LINES) * -1][::-1]:
         found.append({name: value for name, value in record.items() if name in names})
     for record in done:

@@ -23,7 +23,7 @@ RUNS = {
     "critic wins": (
         "digits",
         ["game.objective=minimax", "penalty.r1=0", "optimizer.critic_lr=0.01", "optimizer.schedule=constant",
-         "train.steps=130", "log.every=5"],
+         "train.steps=130", "log.every=5", "model.generator_width=8", "model.critic_width=16"],
         "critic has won",
     ),
     "mode collapse": ("ring_gan", ["train.steps=600"], "generator has collapsed"),
@@ -33,19 +33,12 @@ RUNS = {
          "train.steps=600", "log.every=25"],
         "oscillating",
     ),
-    "dead domain critic": (
-        "digit_patches",
-        ["data.resolution=8", "optimizer.critic_lr=1e-7", "train.steps=300", "evaluate.every=100"],
-        "critic has learned nothing",
-    ),
-    "healthy ring": ("ring", ["train.steps=1500", "evaluate.every=500", "evaluate.samples=2500"], "done"),
-    "healthy moons": ("moons", ["train.steps=300", "evaluate.every=100", "evaluate.samples=300", *PLAYED], "done"),
+    "healthy moons": ("moons", ["train.steps=300", *PLAYED], "done"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("recipe", "words", "verdict"), RUNS.values(), ids=RUNS)
-def test_the_verdict_on_a_small_run(tmp_path, monkeypatch, capsys, recipe, words, verdict):
-    monkeypatch.setattr("utils.evaluation.domain_critics.PROBE_STEPS", 100)
+def test_the_verdict_on_a_small_run(tmp_path, capsys, recipe, words, verdict):
     words = [*ONCE, "evaluate.every=0", f"run.dir={tmp_path}", "run.name=x", *words]
     assert train.main([f"{ROOT}/configs/{recipe}.yaml", *words]) == 0
     capsys.readouterr()
@@ -87,13 +80,14 @@ def test_a_step_that_is_not_finite(tmp_path, capsys):
 def test_images_that_are_all_alike(tmp_path, capsys):
     for i in range(20):
         pictures.save(torch.full((3, 8, 8), 7, dtype=torch.uint8), tmp_path / f"photos/{i}.png")
-    assert run(tmp_path, "data.name=folder", f"data.root={tmp_path}/photos", "data.resolution=8") == 0
+    words = ["run.name=x", "data.name=folder", f"data.root={tmp_path}/photos", "data.resolution=8", "train.steps=4"]
+    assert run(tmp_path, *words) == 0
     capsys.readouterr()
-    assert diagnose.main([f"{tmp_path}/digits"]) == 0
+    assert diagnose.main([f"{tmp_path}/x"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].endswith(": data problem")
     shutil.rmtree(tmp_path / "photos")
-    assert diagnose.main([f"{tmp_path}/digits"]) == 0
+    assert diagnose.main([f"{tmp_path}/x"]) == 0
     assert "Data and checkpoint were not looked at:" in capsys.readouterr().out
 
 

@@ -123,7 +123,7 @@ def critic_has_won(run: History) -> Finding | None:
         found.append(f"it is right on {100 * median(right):.1f} % of either side")
     if median(line.get("floored", 0.0) for line in lines) > 0.5:
         found.append("it is so sure of most fakes that its loss on them has no slope (floored)")
-    gaps = [line.get("real_score", 0.0) - line.get("fake_score", 0.0) for line in lines]
+    gaps = [line.get("score_margin", 0.0) for line in lines]
     if min(gaps) > run.config.get("guard.score_gap", 50.0):
         found.append(f"its mean scores are {min(gaps):.0f} or more apart")
     norms = [line.get("generator_gradient_norm", math.inf) for line in lines]

@@ -46,14 +46,14 @@ def history_of(folder: RunFolder, config: Config) -> History:
 
 
 def _history(config: dict[str, Any], done: list[Record], stopped: str = "") -> History:
-    lines = [_with_margin(record) for record in done if record["kind"] == "train"]
+    lines = [with_margin(record) for record in done if record["kind"] == "train"]
     metrics = [record for record in done if record["kind"] == "metric"]
     last = max((record["step"] for record in lines), default=0)
     finished = any(record["kind"] == FINISHED and record["step"] >= last for record in done)
     return History(config, lines, metrics, finished, stopped)
 
 
-def _with_margin(line: Record) -> Record:
+def with_margin(line: Record) -> Record:
     """Lines of older versions say both scores, and not the difference."""
     for real, fake in (SIDES.keys(), SIDES.values()):
         if {f"{real}_score", f"{fake}_score"} <= line.keys():
