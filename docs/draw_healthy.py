@@ -1,4 +1,4 @@
-"""Draw docs/healthy.png: the last samples of runs side by side, ``python docs/draw_healthy.py runs/digits runs/ring``."""
+"""Draw docs/healthy.png, the last samples of runs: ``python docs/draw_healthy.py runs/digits runs/ring``."""
 
 import argparse
 from pathlib import Path

@@ -26,11 +26,11 @@ RUNS = {
          "train.steps=130", "log.every=5", "model.generator_width=8", "model.critic_width=16"],
         "critic has won",
     ),
-    "mode collapse": ("ring_gan", ["train.steps=600"], "generator has collapsed"),
+    "mode collapse": ("ring_gan", ["train.steps=400"], "generator has collapsed"),
     "oscillation": (
         "ring",
         ["game.objective=wasserstein", "penalty.r1=0", "penalty.r2=0", "optimizer.schedule=constant",
-         "train.steps=600", "log.every=25"],
+         "train.steps=400", "log.every=20"],
         "oscillating",
     ),
     "healthy moons": ("moons", ["train.steps=300", *PLAYED], "done"),
@@ -59,11 +59,17 @@ def check_commands(text: str) -> None:
             loading.load(ROOT / file, overrides)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert run(folder) == 0
+    return folder
+
+
 @pytest.fixture
-def tiny(tmp_path):
+def tiny(once, tmp_path):
     """The folder of a finished run of 12 steps, three log lines and two pictures."""
-    assert run(tmp_path) == 0
-    return tmp_path / "digits"
+    return shutil.copytree(once, tmp_path / "runs") / "digits"
 
 
 def test_a_step_that_is_not_finite(tmp_path, capsys):
@@ -79,7 +85,7 @@ def test_a_step_that_is_not_finite(tmp_path, capsys):
 
 def test_images_that_are_all_alike(tmp_path, capsys):
     for i in range(20):
-        pictures.save(torch.full((3, 8, 8), 7, dtype=torch.uint8), tmp_path / f"photos/{i}.png")
+        pictures.save(torch.full((3, 8, 8), 7, dtype=torch.uint8), tmp_path / f"photos/{i % 2}/{i}.png")
     words = ["run.name=x", "data.name=folder", f"data.root={tmp_path}/photos", "data.resolution=8", "train.steps=4"]
     assert run(tmp_path, *words) == 0
     capsys.readouterr()
