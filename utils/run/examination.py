@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,12 +145,11 @@ def compared(finding: Finding, run: History, reference: Reference | None) -> str
 
 
 def recipe_of(config: Config) -> tuple[str, list[str]]:
-    """The recipe that differs least from a config, and how: "section.key: recipe's -> run's"."""
+    """The recipe on the same data that differs least from a config, and how: "section.key: recipe's -> run's"."""
     found = {}
     for path in RECIPES.glob("*.yaml"):
-        recipe = loading.load(path, [])
-        if recipe.game.name == config.game.name:
-            found[path.stem] = list(differences(identity(recipe), identity(config)).values())
+        if path == loading.DEFAULT_RECIPE or _says(path, f"name: {config.data.name}"):
+            found[path.stem] = list(differences(identity(loading.load(path, [])), identity(config)).values())
     name = min(found, key=lambda stem: (len(found[stem]), stem))
     return name, found[name]
 
@@ -157,6 +157,13 @@ def recipe_of(config: Config) -> tuple[str, list[str]]:
 def own_name(sign: str) -> str:
     """The name of a sign in games of domains: critic_accuracy_real is critic_accuracy_source."""
     return "_".join(SIDES.get(word, word) for word in sign.split("_"))
+
+
+def _says(recipe: Path, words: str) -> bool:
+    """Whether a recipe or one of its bases has these words: to load them all would take seconds."""
+    text = recipe.read_text(encoding="utf-8")
+    base = re.search(r"^base: *(\S+)", text, re.MULTILINE)
+    return words in text or (base is not None and _says(recipe.parent / base[1], words))
 
 
 # --- what to try -----------------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def curves(diagnosis: Diagnosis) -> str:
     if not found:
         return "<p>There are no log lines.</p>"
     rows = -(-len(found) // 3)
-    figure = Figure(figsize=(11, 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(11, 2.4 * rows))
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.25 / rows, top=1 - 0.25 / rows, hspace=0.5)
     for i, (name, points) in enumerate(found.items()):
         axes = figure.add_subplot(rows, 3, i + 1)
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
@@ -94,7 +95,7 @@ def curves(diagnosis: Diagnosis) -> str:
         if name.startswith("ratio") and min(value for _, value in points) > 0:
             axes.set_yscale("log")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    figure.savefig(buffer, format="png", dpi=80)
     dashed = f"<p>Dashed: {html.escape(reference.name)}, a healthy run.</p>" if reference else ""
     return f'{dashed}<img alt="curves of the run" src="{data_uri(buffer.getvalue())}">'
 
