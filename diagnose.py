@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
     if not options.records_only:
         run, not_seen = examination.looked_at(config, folder, run)
     diagnosis = diagnosed(folder, config, run, not_seen)
-    print(text(diagnosis))
-    (folder.path / "report.html").write_text(page(diagnosis), encoding="utf-8")
-    print(f"Report: {folder.path / 'report.html'}")
+    report = folder.path / "report.html"
+    report.write_text(page(diagnosis), encoding="utf-8")
+    print(text(diagnosis), f"Report: {report}", sep="\n")
     return 0
 
 

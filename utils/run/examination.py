@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -106,12 +107,13 @@ class Reference(NamedTuple):
     run: History
 
     def at(self, sign: str, step: int) -> float | None:
-        """The value of a statistic or metric at the step nearest to ``step``; None where it is not known."""
+        """The value of a statistic or metric near ``step``; None where it is not known there."""
         found = [
             (line["step"], line[name]) for line in self.run.lines for name in (sign, own_name(sign)) if name in line
         ]
         found += [(record["step"], record["value"]) for record in self.run.measured(sign)]
-        return min(found, key=lambda point: abs(point[0] - step))[1] if found else None
+        near, value = min(found, key=lambda point: abs(point[0] - step), default=(math.inf, None))
+        return value if abs(near - step) <= max(step / 4, self.run.step / 50) else None
 
     def values_at(self, step: int) -> dict[str, float]:
         """The values of all signs and metrics near ``step``."""

@@ -88,11 +88,13 @@ def curves(diagnosis: Diagnosis) -> str:
     for i, (name, points) in enumerate(found.items()):
         axes = figure.add_subplot(rows, 3, i + 1)
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "")
-        if reference and (healthy := [(s, reference.at(name, s)) for s, _ in points]) and healthy[0][1] is not None:
-            axes.plot(*zip(*healthy, strict=True), "--", color="gray")
+        healthy = [(step, reference.at(name, step)) for step, _ in points] if reference else []
+        if healthy := [point for point in healthy if point[1] is not None]:
+            axes.plot(*zip(*healthy, strict=True), "x--", color="gray", markersize=3)
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
-        if name.startswith("ratio") and min(value for _, value in points) > 0:
+        values = [value for _, value in points]
+        if name.startswith("ratio") and max(values) > 100 * min(values) > 0:
             axes.set_yscale("log")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs import ROOT
 from utils.evaluation.illnesses import ILLNESSES, History, findings
-from utils.run.examination import read_reference
+from utils.run.examination import Reference, read_reference
 
 CONFIG = {"game.name": "generation", "train.steps": 2000, "optimizer.critic_lr": 1e-3, "optimizer.generator_lr": 1e-3}
 FINE = {
@@ -143,3 +143,12 @@ def test_all_sick_runs_are_tested_and_the_files_are_small():
     assert {path.stem for path in (ROOT / "docs/reference/sick").glob("*.jsonl")} == SICK.keys()
     assert {"digits", "ring", "moons"} <= {path.stem for path in REFERENCES}
     assert max(path.stat().st_size for path in (ROOT / "docs/reference").rglob("*.jsonl")) < 13_000
+
+
+def test_a_reference_is_asked_about_steps_that_it_knows():
+    """Its digits were first measured at step 1,600 or later: nothing is known of coverage at 300, but of losses is."""
+    reference = Reference("digits", read_reference(ROOT / "docs/reference/digits.jsonl"))
+    assert reference.at("coverage", 300) is None
+    assert reference.at("critic_loss", 300) == reference.at("critic_loss", 400)
+    assert reference.at("coverage", 8000) == reference.run.measured("coverage")[-1]["value"]
+    assert reference.at("no such sign", 8000) is None
