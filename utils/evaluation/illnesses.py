@@ -194,9 +194,12 @@ def domain_critic(run: History) -> Finding | None:
 
 def not_done_yet(run: History) -> Finding | None:
     """The run has ended while its metric still improved, or where healthy runs are as poor."""
-    early = [say for name, say in poor(run).items() if as_healthy(run, name)]
+    early = [f"{say}, and a healthy run is no better" for name, say in poor(run).items() if as_healthy(run, name)]
+    near = run.measured("high quality")[-1:]
+    if near and near[0]["value"] < 100 * FEW:
+        early.append(f"only {near[0]['value']:.0f} % of the samples are near a mode")
     if run.finished and early:
-        evidence = f"At step {run.step}, where a healthy run is no better: {'; '.join(early)}."
+        evidence = f"At step {run.step}: {'; '.join(early)}."
         return Finding("not done yet", evidence, (f"train.steps={4 * run.step}",), ("recall", "coverage"))
     for name in ("Fréchet distance", "reverse KL"):
         measured = run.measured(name)

@@ -63,6 +63,7 @@ ILL = {
     "memorising": made(metrics=[*measured(1000), *measured(2000), COPIES]),
     "memorising: critic": made(metrics=[*measured(1000), *measured(2000), *BY_HEART]),
     "critic has learned nothing": domains(50.0, 99.0),
+    "not done yet: points": made(metrics=[metric(2000, "high quality", 2.0), metric(2000, "modes", 0)]),
     "not done yet": made(metrics=measured(1000, Fréchet=9.0) + measured(2000)),
 }
 
