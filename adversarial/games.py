@@ -57,6 +57,8 @@ class Side:
     slope: Tensor | None = None  # ∂s_i/∂x_i, like the samples, where a penalty has computed it
     c: Tensor | None = None  # ∂L_D/∂s_i, like the score
     g: Tensor | None = None  # λ ∂L_G/∂s_i, like the score
+    floored: Tensor | None = None  # where c was raised so that g / c exists, like the score
+    ratio: Tensor | None = None  # g / c, like the score, where a single pass has used it
 
     def seen(self) -> Tensor:
         """What the critic is given of the samples."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,13 @@ Rounds = Sequence[tuple[Batch, Draw]]
 
 
 class Turn(NamedTuple):
-    """Players whose gradients are ready, and what to log: detached losses (scalars) and scores ``[N]``."""
+    """Players whose gradients are ready, and what to log: detached losses (scalars) and scores ``[N]``; of a single
+    pass also the ``ratio`` g_i / c_i of each sample, and which c_i were ``floored`` ``[N]``.
+    """
 
     players: tuple[str, ...]
     report: dict[str, Tensor]
+    reversal: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
     mantissa, _ = torch.frexp(largest)  # in [1/2, 1)
     floor = largest * 2.0 ** (-1 - bits) / mantissa  # a power of two, exactly
     for side in reversed_sides:
-        side.c = torch.where(side.c.abs() < floor, torch.copysign(floor, side.c), side.c)
+        side.floored = side.c.abs() < floor
+        side.c = torch.where(side.floored, torch.copysign(floor, side.c), side.c)
 
 
 # --- backward passes -------------------------------------------------------------------------------------------------
@@ -223,3 +228,12 @@ def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
         if isinstance(objective, Auxiliary):
             values[f"class_probability_{name}"] = side.score[:, 1].sigmoid().mean()
     return {name: value.detach() for name, value in values.items()}
+
+
+def reversal_of(sides: Sequence[Side]) -> dict[str, Tensor]:
+    """What a single pass multiplied by at the samples of these sides, and where it floored c (``Turn.reversal``)."""
+    if not sides:
+        return {}
+    if len(sides) == 1:
+        return {"ratio": sides[0].ratio, "floored": sides[0].floored}
+    return {name: torch.cat([getattr(side, name) for side in sides]) for name in ("ratio", "floored")}

@@ -41,6 +41,7 @@ from .passes import (
     penalty_terms,
     per_sample,
     report,
+    reversal_of,
     score_derivatives,
     total,
     trainable,
@@ -152,11 +153,12 @@ def single_pass(
     arrived = []
     for side in play.made:
         if side.slope is None:
-            arrived.append(per_sample(side.g / side.c, side.cut) * side.cut.grad)
+            side.ratio = side.g / side.c
+            arrived.append(per_sample(side.ratio, side.cut) * side.cut.grad)
         else:
             arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
     generator_backward(game, play, draw, strengths, arrived)  # on into the generator
-    yield Turn((CRITIC, GENERATOR), report(objective, play))
+    yield Turn((CRITIC, GENERATOR), report(objective, play), reversal_of(reversed_sides))
     clip_weights(game.critic, strengths.clip)
 
 

@@ -53,6 +53,8 @@ COMMANDS = {
     "project, no run": (["project.py", "nowhere", "a.png"], 2),
     "explain, help": (["explain.py", "--help"], 0),
     "explain, no run": (["explain.py", "nowhere"], 2),
+    "diagnose, help": (["diagnose.py", "--help"], 0),
+    "diagnose, no run": (["diagnose.py", "nowhere"], 2),
     "compare, help": (["compare.py", "--help"], 0),
     "compare, no run": (["compare.py", "nowhere"], 2),
     "sweep, help": (["sweep.py", "--help"], 0),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import compare
+import diagnose
 import evaluate
 import explain
 import export
@@ -23,7 +24,14 @@ from utils.config import loading
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
-OF_A_RUN = {"sample": sample, "evaluate": evaluate, "explain": explain, "export": export, "project": project}
+OF_A_RUN = {
+    "sample": sample,
+    "diagnose": diagnose,
+    "evaluate": evaluate,
+    "explain": explain,
+    "export": export,
+    "project": project,
+}
 FILES = (".py", ".txt", ".md", ".safetensors", ".pt2", ".onnx")  # what is no key, though it looks like one
 FOREIGN = ("pip", ".venv/bin/tensorboard")  # programs of others, whose options are theirs
 

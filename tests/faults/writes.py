@@ -23,7 +23,7 @@ from utils import pictures
 from utils.evaluation.records import record
 from utils.run.ending import finish, is_finished
 from utils.run.log import records
-from utils.run.meter import TIMES
+from utils.run.meter import OF_MACHINE
 from utils.training import checkpoint
 
 VALUES = {1: 1.0, 2: 5.0, 3: 2.0}  # of the metric "m"; step 2 is the best, and has a checkpoint
@@ -179,7 +179,7 @@ def left(folder: Path) -> dict[str, object]:
     run = scripted(folder, []).folder
     events = EventAccumulator(str(run.tensorboard), {"images": 0, "scalars": 0, "histograms": 0}).Reload()
     return {
-        "records": [{k: v for k, v in r.items() if k not in TIMES} for r in records(run)],
+        "records": [{k: v for k, v in r.items() if k not in OF_MACHINE} for r in records(run)],
         "best": sorted(path.name for path in run.best.iterdir()),
         "chosen": checkpoint.newest(run.best, print).state.best,
         "checkpoints": checkpoint.steps(run.checkpoints),
@@ -187,7 +187,7 @@ def left(folder: Path) -> dict[str, object]:
         "curves": {
             tag: [(point.step, point.value) for point in events.Scalars(tag)]
             for tag in events.Tags()["scalars"]
-            if tag.removeprefix("train/") not in TIMES
+            if tag.removeprefix("train/") not in OF_MACHINE
         },
         "images": [image.step for image in events.Images("samples")],
     }

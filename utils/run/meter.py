@@ -1,6 +1,7 @@
 """Statistics of the training steps, kept on the device and read at the log interval."""
 
 import contextlib
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from utils.training.processes import ProcessGroup
 
-TIMES = ("images_per_second", "seconds", "cpu_seconds")  # what is read that differs from one machine to the next
+# What is read that differs from one machine to the next.
+OF_MACHINE = ("images_per_second", "seconds", "cpu_seconds", "peak_memory_mib")
 NEVER = 2**62  # stands for "at no step" in a tensor of steps
 
 
@@ -64,7 +66,8 @@ class Meter:
 
     def read(self, images: int) -> dict[str, float]:
         """Means since the last reading, over all processes; images per second where ``images`` were seen since; and the
-        seconds of the training so far, by the clock and of CPU time on all threads of this process.
+        seconds of the training so far, by the clock and of CPU time on all threads of this process; and its peak
+        memory.
         """
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
@@ -79,10 +82,19 @@ class Meter:
         seconds = now - self.since
         values["images_per_second"] = images / seconds if seconds > 0 else 0.0  # clocks of some machines stand still
         self.seconds, self.cpu_seconds = self.seconds + seconds, self.cpu_seconds + cpu_now - self.cpu_since
-        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_memory_mib": peak_memory()}
         self.turns.clear()
         self.since, self.cpu_since = now, cpu_now
         return values
+
+
+def peak_memory() -> float:
+    """The most memory, in MiB, that tensors of this process have taken on the GPU, or the whole process without one."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource  # here, for Windows has none
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

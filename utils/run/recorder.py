@@ -13,6 +13,7 @@ from utils.config.sections import Config
 from utils.errors import NotFiniteError
 from utils.run.log import Log, records
 from utils.run.meter import Meter, gradient_norm
+from utils.run.vital_signs import VitalSigns
 from utils.tasks.registry import Task
 from utils.training import values
 from utils.training.players import Players, first_not_finite
@@ -49,6 +50,7 @@ class Recorder:
     ) -> None:
         self.config, self.task, self.players, self.log, self.begin = config, task, players, log, begin
         self.meter = Meter(group, *spent(log, begin))
+        self.signs = VitalSigns(players)
         self.written = self.done = begin  # the step of the last line, and the last step that was taken in
         self.bar: tqdm | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)  # values of the last lines
@@ -76,6 +78,8 @@ class Recorder:
         norms = {f"{player}_gradient_norm": gradient_norm(self.players.optimizers[player]) for player in turn.players}
         self.meter.add(step, {**turn.report, **norms})
         self.done = step + 1
+        if self.log and self.done % self.config.log.every == 0:
+            self.signs.see(turn)
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """A block that does not count as training time."""
@@ -111,6 +115,9 @@ class Recorder:
         for player, lr in values.learning_rates_at(self.config, step - 1).items():
             found[f"{player}_learning_rate"] = lr
         found["coefficient"] = values.coefficient_at(self.config, step - 1)
+        found |= self.signs.read()
+        if {"real_score", "fake_score"} <= found.keys():
+            found["score_margin"] = found["real_score"] - found["fake_score"]
         found = {self._named(name): value for name, value in found.items()}
         self.log.record("train", step, found)
         self.log.scores(step, {self._named(name): scores for name, scores in self.meter.scores.items()})

@@ -14,6 +14,7 @@ from adversarial.augmentation import augmentation, resamples
 from adversarial.coupling import couples_samples
 from adversarial.draws import Draw
 from adversarial.games import Game, GenerationGame, Side, packed
+from adversarial.objectives import OBJECTIVES
 from adversarial.penalties import take_slopes, zero_centred
 from models import FAMILIES, auxiliary
 from utils import pictures
@@ -25,9 +26,10 @@ from utils.data.samples import DataSet
 from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
+from utils.evaluation.image_critics import overfitting
 from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record
-from utils.evaluation.sampling import every_class, latents, sample
+from utils.evaluation.sampling import evaluating, every_class, latents, sample
 from utils.tasks import drawing
 from utils.tasks.checks import check_rule, judges_in_one_call
 from utils.tasks.explanations import Scored, explain_score, joined
@@ -37,6 +39,7 @@ from utils.training.players import Players, wrapped
 from utils.training.state import RunState, Sizes
 
 POINTS = 2500  # points in a scatter plot
+MOST_JUDGED = 2000  # images of a split that the critic is asked about at once
 
 
 class Generation:
@@ -161,7 +164,8 @@ class Generation:
         evaluation.check(data, _settings(config), folder, device)
 
     def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
-        return evaluation.evaluate(players.average, data, _settings(config), folder)
+        records = evaluation.evaluate(players.average, data, _settings(config), folder)
+        return records + _overfitting(config, players, data)
 
     def illustrate(self, config: Config, players: Players, data: DataSet, records: list[Record]) -> Pictures:
         """Samples, and below each the training image that is nearest to it."""
@@ -180,6 +184,29 @@ def _settings(config: Config) -> evaluation.Settings:
     given = dict(vars(config.evaluate))
     del given["every"]
     return evaluation.Settings(config.model.latent_dim, seed=config.seed, conditional=config.game.conditional, **given)
+
+
+def _overfitting(config: Config, players: Players, data: DataSet) -> list[Record]:
+    """How differently the critic scores training and held-out images; nothing where none were held out."""
+    if data.test is None:
+        return []
+    pack, device = config.game.pack, next(players.critic.parameters()).device
+    count = min(len(data.train), len(data.test), config.evaluate.samples, MOST_JUDGED) // pack * pack
+    label = every_class(count, data.classes if config.game.conditional else 0)
+    made = sample(players.average, latents(count, config.model.latent_dim, config.seed), label).to(device)
+
+    def scores(x: Tensor, label: Tensor | None) -> Tensor:
+        label = None if label is None or not config.game.conditional else label.to(device)
+        found = players.critic(packed(x, pack) if pack > 1 else x, label)
+        return found.reshape(len(found), -1)[:, 0]
+
+    with evaluating(players.critic), torch.no_grad():
+        reals = [subset(split, count) for split in (data.train, data.test)]
+        seen, unseen = (scores(torch.cat(list(prepared_batches(x, device))), x.label) for x in reals)
+        found = overfitting(seen, unseen, scores(made, label), OBJECTIVES[config.game.objective].boundary)
+    about = {"reference": data.name, "split": "held-out", "reference_samples": count, "samples": count}
+    nothing = dict.fromkeys(("features", "features_sha256", "truncation", "resizer"))
+    return [{**found, **about, **nothing, "seed": config.seed}]
 
 
 def _judged_shape(config: Config, shape: tuple[int, ...]) -> tuple[int, ...]:

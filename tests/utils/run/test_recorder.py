@@ -9,7 +9,7 @@ from adversarial.passes import Turn
 from tests.runs import alone
 from tests.utils.run.scripted import Run, scripted
 from utils.run.log import records
-from utils.run.meter import TIMES
+from utils.run.meter import OF_MACHINE
 from utils.run.recorder import NotFiniteError, Recorder
 
 
@@ -49,9 +49,10 @@ def test_the_values_of_a_line(run):
         recorded(recorder, turn(real=3.0), step=3)
     first, second = records(run.folder)
     want = {"critic_loss": 0.5, "real_score": 1.0, "fake_score": -1.0, "generator_gradient_norm": 3.0}
+    want["score_margin"] = 2.0
     want |= {"critic_gradient_norm": 3.0, "generator_learning_rate": 0.1, "critic_learning_rate": 0.2}
     assert want | {"kind": "train", "step": 2, "coefficient": 0.5} == {
-        name: value for name, value in first.items() if name not in TIMES
+        name: value for name, value in first.items() if name not in OF_MACHINE
     }
     assert (second["real_score"], second["coefficient"]) == (3.0, 0.75)
     assert first["images_per_second"] > 0

@@ -1,0 +1,157 @@
+"""``diagnose.py`` on small runs that have an illness, on healthy ones, and on folders that are no runs."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+import diagnose
+import train
+from tests.runs import ROOT, run
+from utils import pictures
+from utils.config import loading
+from utils.errors import NotFiniteError, UserError
+
+ONCE = ["run.device=cpu", "sample.every=0", "evaluate.samples=200", "checkpoint.every=1000"]
+PLAYED = ["optimizer.generator_lr=0.02", "optimizer.critic_lr=0.02", "update.coefficient=6"]
+# Recipe, what makes it ill, and the verdict.
+RUNS = {
+    "critic wins": (
+        "digits",
+        ["game.objective=minimax", "penalty.r1=0", "optimizer.critic_lr=0.01", "optimizer.schedule=constant",
+         "train.steps=130", "log.every=5", "model.generator_width=8", "model.critic_width=16"],
+        "critic has won",
+    ),
+    "mode collapse": ("ring_gan", ["train.steps=600"], "generator has collapsed"),
+    "oscillation": (
+        "ring",
+        ["game.objective=wasserstein", "penalty.r1=0", "penalty.r2=0", "optimizer.schedule=constant",
+         "train.steps=400", "log.every=20"],
+        "oscillating",
+    ),
+    "healthy moons": ("moons", ["train.steps=300", *PLAYED], "done"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "words", "verdict"), RUNS.values(), ids=RUNS)
+def test_the_verdict_on_a_small_run(tmp_path, capsys, recipe, words, verdict):
+    words = [*ONCE, "evaluate.every=0", f"run.dir={tmp_path}", "run.name=x", *words]
+    assert train.main([f"{ROOT}/configs/{recipe}.yaml", *words]) == 0
+    capsys.readouterr()
+    assert diagnose.main([f"{tmp_path}/x", "--records-only"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith(f": {verdict}")
+    check_commands(out)
+
+
+def check_commands(text: str) -> None:
+    """What is to be tried is accepted by train.py, or is of another command."""
+    commands = re.findall(r"^(?:Try|Next): python (\S+) (.*)$", text, re.MULTILINE)
+    assert commands
+    for script, rest in commands:
+        assert (ROOT / script).is_file()
+        if script == "train.py":
+            file, *overrides = shlex.split(rest)
+            loading.load(ROOT / file, overrides)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert run(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def tiny(once, tmp_path):
+    """The folder of a finished run of 12 steps, three log lines and two pictures."""
+    return shutil.copytree(once, tmp_path / "runs") / "digits"
+
+
+def test_a_step_that_is_not_finite(tmp_path, capsys):
+    with pytest.raises(NotFiniteError):
+        run(tmp_path, "optimizer.generator_lr=1e30", "log.every=2", "train.precision=no")
+    capsys.readouterr()
+    assert diagnose.main([f"{tmp_path}/digits"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith(": not finite")
+    assert "became NaN or infinite" in out
+    check_commands(out)
+
+
+def test_images_that_are_all_alike(tmp_path, capsys):
+    for i in range(20):
+        pictures.save(torch.full((3, 8, 8), 7, dtype=torch.uint8), tmp_path / f"photos/{i % 2}/{i}.png")
+    words = ["run.name=x", "data.name=folder", f"data.root={tmp_path}/photos", "data.resolution=8", "train.steps=4"]
+    assert run(tmp_path, *words) == 0
+    capsys.readouterr()
+    assert diagnose.main([f"{tmp_path}/x"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith(": data problem")
+    shutil.rmtree(tmp_path / "photos")
+    assert diagnose.main([f"{tmp_path}/x"]) == 0
+    assert "Data and checkpoint were not looked at:" in capsys.readouterr().out
+
+
+def test_what_was_not_measured_is_measured(tiny, capsys):
+    lines = (tiny / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tiny / "metrics.jsonl").write_text("".join(line for line in lines if '"metric"' not in line))
+    assert diagnose.main([str(tiny)]) == 0
+    assert re.search(r"^coverage +[\d.]", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_records_of_an_older_version(tiny, capsys):
+    """Without the signs that it did not know: they are said to be unknown."""
+    old = {"kind": "train", "step": 4, "critic_loss": 1.5, "real_score": 2.0, "fake_score": -1.0}
+    (tiny / "metrics.jsonl").write_text(json.dumps(old) + "\n")
+    assert diagnose.main([str(tiny), "--records-only"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1] for line in out.splitlines() if len(line.split()) == 3}
+    assert rows["critic_loss"] == "1.5"
+    assert rows["score_margin"] == "3"
+    for sign in ("generator_gradient_cosine", "ratio_p50", "floored", "peak_memory_mib"):
+        assert rows[sign] == "unknown"
+
+
+@pytest.mark.parametrize("left", ["", "config.yaml"])
+def test_what_is_no_run_or_has_no_log_lines(tiny, left):
+    for path in tiny.iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    wrong = "has no log lines yet: train until the first one, at step 4" if left else "is not the folder of a run"
+    with pytest.raises(UserError, match=wrong):
+        diagnose.main([str(tiny)])
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_loads_nothing(tiny):
+    assert diagnose.main([str(tiny), "--records-only"]) == 0
+    page = (tiny / "report.html").read_text()
+    assert re.findall(r"""(?:src|href)=["'](?!data:)""", page) == []
+    assert not re.search(r"https?://|@import|url\(", page)
+    grids = json.loads(re.search(r"const grids = (.*);$", page, re.MULTILINE)[1])
+    assert [step for step, _ in grids] == [6, 12]
+    for heading in ("Verdict", "Vital signs", "Curves", "Samples", "Metrics", "Config", "Environment"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "Nearest recipe: digits." in page
+    assert "train.batch_size: 64 -&gt; 8" in page
+    assert "git commit" in page
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no browser here")
+def test_the_report_in_a_browser(tiny):
+    """Its script has run: the slider stands at the last picture."""
+    assert diagnose.main([str(tiny), "--records-only"]) == 0
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{tiny}/report.html"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert '<output id="step">12</output>' in shown
+    assert re.search(r'<img id="grid"[^>]* src="data:image/png', shown)
