@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from models import dense, lenet, resnet
-from models.domain import NORMS, CriticConfig, Critics, Recogniser, SplitRecogniser
+from models.domain import NORMS, CriticConfig, Critics, Recogniser, SplitRecogniser, split_tensors
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dense on vectors": (lambda: dense.Features(dense.Config(width=5, depth=3), (7,)), (7,)),
@@ -156,7 +156,7 @@ def test_one_batch_is_the_targets_and_the_first_of_two_is_the_sources(split):
 def test_both_sides_start_from_what_was_trained_on_the_source(split):
     trained = Recogniser(Normalised(), 2).eval()
     trained.features.layer[1].running_mean += 1  # statistics are taken over, too
-    split.start_from(trained)
+    split.load_state_dict(split_tensors(trained.state_dict()))
     split.eval()
     x = torch.randn(4, 3)
     for prediction in split(x, x):

@@ -73,8 +73,7 @@ def _run_name(recipe: Path, files: list[Source], data: Any) -> str:
     own = OmegaConf.merge(*[content.get("data", {}) for _, content in files])
     name = data.name if data.name != own.get("name", Config().data.name) else ""
     if data.name in OWN_FILES and (name or data.root != own.get("root", type(data)().root)):
-        root = os.path.abspath(os.path.expanduser(data.root))  # without asking the disk
-        folder = os.path.basename(root).removesuffix(".zip")
+        folder = os.path.basename(os.path.abspath(data.root)).removesuffix(".zip")  # without asking the disk
         name = re.sub(r"[^\w.-]+", "_", folder)[:100] or data.name
     return f"{recipe.stem}-{name}" if name else recipe.stem
 

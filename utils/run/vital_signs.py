@@ -39,7 +39,7 @@ class VitalSigns:
         found = {} if self.cosine is None else {"generator_gradient_cosine": float(self.cosine)}
         if self.reversal:
             ratio = self.reversal["ratio"].flatten().abs().float()
-            quantiles = torch.quantile(ratio, torch.tensor(QUANTILES, device=ratio.device)).tolist()
+            quantiles = torch.quantile(ratio, torch.tensor(QUANTILES).to(ratio)).tolist()
             found |= {f"ratio_p{round(100 * q)}": value for q, value in zip(QUANTILES, quantiles, strict=True)}
             found["floored"] = float(self.reversal["floored"].float().mean())
         for player in ("generator", "critic"):
