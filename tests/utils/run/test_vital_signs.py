@@ -38,10 +38,11 @@ def turn_of(generator: nn.Module, critic: nn.Module, objective: str) -> Turn:
     return turn
 
 
-@pytest.mark.parametrize("scale", [1.0, 1000.0])
-def test_the_ratios_of_a_single_pass(scale):
+@pytest.mark.parametrize(("scale", "dtype"), [(1.0, torch.float32), (1000.0, torch.float32), (1.0, torch.float64)])
+def test_the_ratios_of_a_single_pass(scale, dtype):
     """The non-saturating loss has g/c = -e^(-s), up to the floor of c: 2^-40 of the largest."""
     torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
     generator, critic = Affine(3, 2), Affine(2, 1)
     with torch.no_grad():
         critic.weight.mul_(scale)
