@@ -21,6 +21,7 @@ from utils.tasks.task import Explanation
 LATTICE = 60  # points of a score's field along either axis
 TOP = 15  # features in a picture of vectors
 DIRECTIONS, COLUMNS, REACH = 5, 7, 2.0  # rows and columns of a picture of directions, which go so many deviations far
+FOR_SPREAD = 64  # styles of which that deviation is taken
 
 
 class Scored(NamedTuple):
@@ -132,10 +133,13 @@ def explain_generator(
     """
     generator = copy.deepcopy(generator).double().eval().requires_grad_(False)
     device = next(generator.parameters()).device
-    z = latents(count, latent_dim, seed).to(device, torch.float64)
-    label = every_class(count, classes)
+    # Of one sample, styles would have no standard deviation.
+    drawn = max(count, FOR_SPREAD)
+    z = latents(drawn, latent_dim, seed).to(device, torch.float64)
+    label = every_class(drawn, classes)
     label = None if label is None else label.to(device)
     point, make, spread, space = _moved(generator, z, label)
+    z, label = z[:count], None if label is None else label[:count]
     try:
         found = [spectrum(_of_one(make, label, i), point[i], chunk) for i in range(count)]
     except MemoryError as error:

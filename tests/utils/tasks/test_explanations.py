@@ -13,6 +13,7 @@ from adversarial import gradients
 from adversarial.domains import METHODS, AdaptationGame
 from adversarial.games import Pair, packed
 from models import FAMILIES
+from tests.adversarial.toy_games import LATENT, SHAPE, MappedGenerator
 from tests.runs import ROOT, SMALL, TINY, stand_in
 from tests.test_recipes import random_images, random_pair
 from utils.config import loading
@@ -192,3 +193,19 @@ def test_a_critic_that_is_not_differentiable_is_one_sentence(monkeypatch):
     monkeypatch.setattr(players.critic, "score", lambda features, label: features.sum(1).round().sign().detach())
     with pytest.raises(UserError, match="no gradient by its input"):
         task.explain(config, players, data, 1, 0)
+
+
+def test_one_sample_of_a_generator_with_styles_walks_as_far_as_many(monkeypatch):
+    """The unit of a walk is the standard deviation of styles, which one sample does not have."""
+    walks = []
+    captioned = explanations.pictures.captioned
+    monkeypatch.setattr(
+        explanations.pictures, "captioned", lambda images, *given: walks.append(images) or captioned(images, *given)
+    )
+    torch.manual_seed(0)
+    generator = MappedGenerator(2)
+    for count in (1, 3):
+        explain_generator(generator, LATENT, 0, SHAPE, count, 0, 16)
+    assert walks[0].isfinite().all()
+    assert torch.equal(*walks)
+    assert (walks[0][0] - walks[0][1]).abs().max() > 1e-3  # from one end of the walk to the other
