@@ -29,7 +29,7 @@ LEFT_OUT = {
 NONSENSE = ("null", "x", "", "[]", "{a: 1}")
 BASES = {
     "digits, dcgan": ("digits", "dcgan", []),
-    "digits, resnet_gan": ("digits", "resnet_gan", ["model.name=resnet_gan"]),
+    "digits, resnet_gan": ("digits", "resnet_gan", ["model.name=resnet_gan", "data.resolution=32", "data.fit=pad"]),
     "digits, r3gan": ("digits", "r3gan", ["model.name=r3gan"]),
     "digits, stylegan2": ("digits", "stylegan2", ["model.name=stylegan2", "update.rule=alternating"]),
     "ring, mlp": ("ring", "mlp", []),
