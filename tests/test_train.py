@@ -69,7 +69,10 @@ def test_recipe_is_optional_and_print_config_only_prints(tmp_path, capsys, monke
 
 
 WRONG = {
-    "batch-coupled critic": (["model.critic_norm=batch"], ["single_pass", "simultaneous", "alternating"]),
+    "batch-coupled critic": (
+        ["model.critic_norm=batch"],
+        ["single_pass", "simultaneous", "alternating", "model.critic_norm=none"],
+    ),
     "resolution": (["data.resolution=20", "data.fit=pad"], ["model.name=dcgan", "20x20", "8, 16, 32, 64, 128 pixels"]),
     "resolution of another family": (["model.name=resnet_gan"], ["32, 48, 64, 128 pixels", "(1, 8, 8)"]),
     "size of the data": (["data.resolution=16", "data.fit=exact"], ["8x8 pixels", "data.resolution=8"]),

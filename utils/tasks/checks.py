@@ -12,11 +12,12 @@ def check_rule(config: Config, coupled: bool, critic: str) -> None:
 
     ``critic`` is the setting to name in the sentence.
     """
+    other = "model.critic_norm=none" if hasattr(config.model, "critic_norm") else "a critic without batch statistics"
     if coupled and config.update.rule == "single_pass":
         raise UserError(
             f"update.rule=single_pass needs a critic that judges each sample on its own, and the scores of this one "
             f"({critic}) depend on the whole batch, as with BatchNorm; use update.rule=simultaneous or "
-            "update.rule=alternating, or a critic without batch statistics."
+            f"update.rule=alternating, or {other}."
         )
 
 
