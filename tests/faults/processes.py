@@ -43,7 +43,7 @@ def given(recipe: str, words: list[str], key: str, value: str) -> object:
 def agrees_or_ends(folder: Path, other: str) -> None:
     """Raise AssertionError unless two processes, one of them with another value, end as they should."""
     words = arguments(folder, "train.steps=2")
-    launch = Launch(folder, 2, train_one_apart, words, other.format(folder=folder))
+    launch = Launch(folder, 2, train_one_apart, words, other.replace("{folder}", str(folder)))
     codes, key = launch.end(), other.partition("=")[0]
     output = launch.output.read_text()
     if key in PROCESS_KEYS:
