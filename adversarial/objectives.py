@@ -7,7 +7,7 @@ opposite label. A paired objective has one loss per pair, a function of the diff
 To add an objective: write its losses and one line in ``OBJECTIVES``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,7 +49,12 @@ class Objective(NamedTuple):
             return weighed(losses[0](real - fake), (weights[0] + weights[1]) / 2)
         sides = zip(losses, (real, fake), weights, strict=True)
         terms = [weighed(loss(scores), weight) for loss, scores, weight in sides if scores is not None]
-        return sum(terms[1:], terms[0])
+        return total(terms)
+
+
+def total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of at least one term. (Python's ``sum`` would add the first one to 0, which costs an operation.)"""
+    return sum(terms[1:], terms[0])
 
 
 def weighed(loss: Tensor, weight: SampleWeight) -> Tensor:

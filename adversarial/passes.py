@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .draws import Draw
 from .games import Batch, Game, Pair, Play, Side
-from .objectives import Auxiliary, Objective
+from .objectives import Auxiliary, Objective, total
 from .penalties import GENERATOR, SCORES, SLOPES, Penalty, take_slopes
 
 Rounds = Sequence[tuple[Batch, Draw]]
@@ -51,11 +51,6 @@ def mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
         weights = [1.0 if side is None else side.weight for side in (real, fake)]
         means.append(loss(*scores, weights).mean())
     return total(means)
-
-
-def total(terms: Sequence[Tensor]) -> Tensor:
-    """The sum of at least one term. (Python's ``sum`` would add the first one to 0, which costs an operation.)"""
-    return sum(terms[1:], terms[0])
 
 
 def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Sequence[Pair]:

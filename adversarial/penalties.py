@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .augmentation import diffaugment
 from .draws import Draw
 from .games import Game, Pair, Play, Side
-from .objectives import own_class
+from .objectives import own_class, total
 
 CRITIC, GENERATOR = "critic", "generator"  # the players
 SLOPES, SCORES = "slopes", "scores"
@@ -67,7 +67,7 @@ class SlopePenalty(Penalty):
     def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
         sides = [side for pair in pairs for side in pair if side is not None]
         terms = [self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in sides]
-        return sum(terms[1:], terms[0])
+        return total(terms)
 
 
 def zero_centred(slope: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .draws import Draw
 from .games import Game, Play
-from .objectives import Auxiliary, Objective
+from .objectives import Auxiliary, Objective, total
 from .passes import (
     Rounds,
     Strengths,
@@ -43,7 +43,6 @@ from .passes import (
     report,
     reversal_of,
     score_derivatives,
-    total,
     trainable,
 )
 from .penalties import CRITIC, GENERATOR, SCORES, SLOPES, clip_weights

@@ -1,6 +1,7 @@
 """The players of a run: built as a function of the seed, and saved and restored whole."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +135,16 @@ def test_restored_players_are_the_saved_ones(config, tmp_path):
     assert same(flat(other), flat(players))
 
 
+def assert_refused(config: Config, folder: Path, tensors: checkpoint.Tensors, pattern: str) -> None:
+    """A checkpoint of these tensors is not restored, and nothing has changed by the attempt."""
+    checkpoint.save(folder, tensors, RunState(2), keep=2)
+    other = trained(config, steps=1)
+    before = flat(other)
+    with pytest.raises(UserError, match=pattern):
+        other.restore(checkpoint.newest(folder, print))
+    assert same(flat(other), before)
+
+
 GROUPS = ["generator", "critic", "generator_ema", "generator_optimizer", "critic_optimizer", "critic_before"]
 
 
@@ -255,12 +266,7 @@ def test_sgd_with_momentum_is_not_restored_without_it(config, tmp_path, player):
     config.optimizer.name, config.optimizer.momentum = "sgd", 0.9
     tensors = trained(config).tensors()
     tensors[f"{player}_optimizer"].popitem()
-    checkpoint.save(tmp_path, tensors, RunState(2), keep=2)
-    other = trained(config, steps=1)
-    before = flat(other)
-    with pytest.raises(UserError, match=rf"{player}_optimizer\.safetensors"):
-        other.restore(checkpoint.newest(tmp_path, print))
-    assert same(flat(other), before)
+    assert_refused(config, tmp_path, tensors, rf"{player}_optimizer\.safetensors")
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
@@ -350,12 +356,7 @@ def test_every_tensor_has_its_name_shape_and_type_or_nothing_is_restored(config,
 def test_a_moment_of_nothing_is_refused(config, tmp_path, group, name):
     tensors = trained(config).tensors()
     tensors[group][name] = torch.zeros(2)
-    checkpoint.save(tmp_path, tensors, RunState(2), keep=2)
-    other = trained(config, steps=1)
-    before = flat(other)
-    with pytest.raises(UserError, match=rf"{group}\.safetensors does not fit"):
-        other.restore(checkpoint.newest(tmp_path, print))
-    assert same(flat(other), before)
+    assert_refused(config, tmp_path, tensors, rf"{group}\.safetensors does not fit")
 
 
 def test_moments_of_optimizers_that_stepped_before_a_step_that_is_left_out(config, tmp_path):
