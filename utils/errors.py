@@ -1,6 +1,7 @@
 """Mistakes that the user can correct: one sentence each, printed without a stack trace."""
 
 import difflib
+import errno
 import io
 import os
 import re
@@ -44,6 +45,22 @@ def nearest(name: str, names: list[str]) -> str:
 def warn(sentence: str) -> None:
     """Print a warning to stderr, which keeps stdout for the script's result."""
     print(f"warning: {sentence}", file=sys.stderr)
+
+
+def room(error: OSError) -> str:
+    """What to do where a file could not be written."""
+    return _ROOM.get(error.errno, "make room")
+
+
+_ROOM = {
+    errno.EACCES: "allow writing there",
+    errno.EDQUOT: "make room or raise the quota",
+    errno.EMFILE: "allow the process more open files (ulimit -n)",
+    errno.ENFILE: "allow the machine more open files",
+    errno.ENOENT: "leave the folder in its place while the run writes there",
+    errno.EPERM: "allow writing there",
+    errno.EROFS: "allow writing there",
+}
 
 
 def sentence(error: BaseException) -> str:

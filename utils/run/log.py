@@ -1,7 +1,6 @@
 """The log of a run: lines for people in ``log.txt``, records in ``metrics.jsonl``, curves for TensorBoard."""
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import UserError, room
 from utils.run.folder import RunFolder
 from utils.run.points import points_of
 from utils.run.trackers import Trackers
@@ -128,12 +127,8 @@ def _writing(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = {
-            errno.EMFILE: "allow the process more open files (ulimit -n)",
-            errno.ENOENT: "leave the folder in its place while the run writes there",
-        }
         raise UserError(
-            f"The logs in {folder.path} could not be written ({error}); {mend.get(error.errno, 'make room')}, then run "
+            f"The logs in {folder.path} could not be written ({error}); {room(error)}, then run "
             "the same command: it goes on from the last checkpoint."
         ) from error
 

@@ -27,7 +27,7 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, room
 from utils.training.state import RunState
 
 DAMAGED = 2  # damaged checkpoints that are kept: the disk may have failed for a moment only
@@ -133,7 +133,10 @@ def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = Non
         sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
-        raise UserError(f"The checkpoint {final} could not be written ({error}); the previous one is kept.") from error
+        raise UserError(
+            f"The checkpoint {final} could not be written ({error}); the previous one is kept: {room(error)}, then "
+            "run the same command."
+        ) from error
     kept = _steps(folder)[-keep:] if keep else _steps(folder)
     remove(folder, lambda number: number < _number(kept[0]))
     damaged = [path for path in folder.glob("damaged-*") if _STEP.fullmatch(path.name.removeprefix("damaged-"))]
