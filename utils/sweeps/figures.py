@@ -25,11 +25,19 @@ def save_curves(groups: list[Group], measures: list[Measure], over: list[str], p
         for i, group in enumerate(groups):
             _draw(group, measure, over, by_step, by_second, colour=f"C{i % 10}")
         by_step.set_ylabel(measure.title)
+        _scale(by_step)
     panels[-1][0].set_xlabel("steps")
     panels[-1][1].set_xlabel("seconds of training")
     lines = {line.get_label(): line for panel in panels[:, 0] for line in panel.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(path)
+
+
+def _scale(panel: "Axes") -> None:
+    """Make the vertical axis logarithmic where its curves are positive and span more than a factor of 20."""
+    heights = [height for line in panel.get_lines() for height in line.get_ydata()]
+    if heights and min(heights) > 0 and max(heights) > 20 * min(heights):
+        panel.set_yscale("log")
 
 
 def _draw(group: Group, measure: Measure, over: list[str], by_step: "Axes", by_second: "Axes", colour: str) -> None:
