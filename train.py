@@ -43,6 +43,7 @@ from utils.run.log import Log, say
 from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
+from utils.run.stopwatch import DATA, NETWORKS
 from utils.run.trackers import Trackers
 from utils.run.watch import watched
 from utils.tasks.registry import Task, check_sizes, task_of
@@ -61,6 +62,7 @@ def loop(
 
     Returns the number of steps done when it ends or a signal stops it.
     """
+    feed = recorder.timed(feed, DATA)
     for step in recorder.steps():
         batches = next(feed)
         if step not in skipped:
@@ -89,7 +91,8 @@ def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], 
     strengths = values.strengths_at(cfg, players.penalties, step)
     seed_layers(cfg, step)
     players.adapt(values.learning_rates_at(cfg, step), values.betas_at(cfg, step))
-    for turn in players.lookahead.around(turns(cfg, game, batches, strengths), shared=len(batches) - 1):
+    passes = recorder.timed(turns(cfg, game, batches, strengths), NETWORKS)
+    for turn in players.lookahead.around(passes, shared=len(batches) - 1):
         recorder.add(step, turn)
         for player in turn.players:
             players.optimizers[player].step()

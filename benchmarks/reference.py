@@ -16,6 +16,7 @@ from utils.config.loading import load_run
 from utils.run.examination import SIGNS, own_name, with_margin
 from utils.run.folder import RunFolder
 from utils.run.log import records
+from utils.run.meter import OF_MACHINE
 
 LINES, EVALUATIONS = 20, 5  # at most, evenly over the run and the last ones among them
 KEPT = ("kind", "step", "metric", "value", "real", "chance", "copied", "accuracy_training", "accuracy_held_out")
@@ -27,7 +28,7 @@ def thinned(config: dict, done: list[dict]) -> list[dict]:
     lines = [record for record in done if record["kind"] == "train"]
     steps = sorted({record["step"] for record in done if record["kind"] == "metric"})
     steps = set(steps[:: -(-len(steps) // EVALUATIONS) * -1])
-    names = {"kind", "step", *SIGNS, *map(own_name, SIGNS)} - {"peak_memory_mib"}
+    names = {"kind", "step", *SIGNS, *map(own_name, SIGNS)} - {*OF_MACHINE}
     found: list[dict] = [{"kind": "config", "step": 0, "config": config}]
     lines = [with_margin(record) for record in lines]
     for record in lines[:: -(-len(lines) // LINES) * -1][::-1]:

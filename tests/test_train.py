@@ -40,7 +40,9 @@ def test_run_folder_holds_everything(tmp_path):
 
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     tags = events.Tags()
-    scalars = "critic_loss generator_loss critic_gradient_norm generator_gradient_norm images_per_second"
+    scalars = (
+        "critic_loss generator_loss critic_gradient_norm generator_gradient_norm images_per_second outside_networks"
+    )
     assert {f"train/{name}" for name in scalars.split()} <= set(tags["scalars"])
     assert "train/generator_learning_rate" in tags["scalars"]
     assert tags["histograms"] == ["scores/real", "scores/fake"]

@@ -1,6 +1,7 @@
 """What may be wrong with a run, by its records alone: a pure function for each illness.
 
-To add one: write its function, one line in ``ILLNESSES``, and a run that has it in tests/utils/evaluation/illness_runs.
+To add one: write its function, one line in ``ILLNESSES``, and a run that has it in
+tests/utils/evaluation/test_illnesses.py.
 """
 
 import math
@@ -19,6 +20,7 @@ OFF_BALANCE = 0.2  # nats from uniform over modes; a generator that leaves out o
 FEW = 1 / 3  # of what real images get: a recall, coverage or rarest class below it misses most of the data
 BY_HEART = 0.8  # critic overfitting from which held-out images look more like generated than like training images
 IMPROVES = 0.1  # share by which the last quarter of a run that is not done yet has improved the metric
+WAITING = 0.3  # share of the time spent waiting for data; a loader that keeps up is below 0.1
 YOUNG = 0.25  # share of the steps in which a generator may still be missing most of the data
 
 
@@ -215,6 +217,18 @@ def not_done_yet(run: History) -> Finding | None:
     return None
 
 
+def waiting_for_data(run: History) -> Finding | None:
+    """The data take the time of a run under way, and not the networks."""
+    shares = run.series("waiting_for_data")[-RECENT:]
+    if run.finished or len(shares) < RECENT or median(shares) < WAITING:
+        return None
+    evidence = (
+        f"{100 * median(shares):.0f} % of the time is spent waiting for data (median of the last {RECENT} log lines)."
+    )
+    remedies = (f"data.workers={2 * run.config.get('data.workers', 0) or 2}",)
+    return Finding("waiting for data", evidence, remedies, ("outside_networks",))
+
+
 ILLNESSES: dict[str, Callable[[History], Finding | None]] = {
     "not finite": not_finite,
     "data problem": data_problem,
@@ -224,6 +238,7 @@ ILLNESSES: dict[str, Callable[[History], Finding | None]] = {
     "memorising": memorising,
     "domain critic": domain_critic,
     "not done yet": not_done_yet,
+    "waiting for data": waiting_for_data,
 }
 
 

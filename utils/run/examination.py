@@ -24,6 +24,7 @@ from utils.run.log import parsed, records
 from utils.tasks.registry import check_sizes, task_of
 from utils.training.players import Players
 
+GOES_ON = ("train.steps=", "data.workers=")  # remedies that the run itself may take
 REFERENCES = Path(__file__).parents[2] / "docs/reference"  # records of healthy runs, by recipe
 RECIPES = Path(__file__).parents[2] / "configs"
 SAME = ("game.name", "model.name", "data.name", "data.source", "data.target")  # what a reference shares with a run
@@ -31,7 +32,7 @@ LOOKED_AT = 1000  # training samples that are compared with each other
 SIGNS = (
     "critic_loss", "generator_loss", "score_margin", "critic_accuracy_real", "critic_accuracy_fake",
     "critic_gradient_norm", "generator_gradient_norm", "generator_gradient_cosine", "ratio_p10", "ratio_p50",
-    "ratio_p90", "floored", "coefficient", "peak_memory_mib",
+    "ratio_p90", "floored", "coefficient", "outside_networks", "waiting_for_data", "peak_memory_mib",
 )  # fmt: skip
 SIDES = {"real": "source", "fake": "target"}  # what games of domains call them
 
@@ -179,7 +180,7 @@ def command(folder: RunFolder, finding: Finding) -> str:
     file = folder.path / "config.yaml"
     for remedy in finding.remedies:
         words = remedy.split()
-        if not remedy.startswith("train.steps="):
+        if not remedy.startswith(GOES_ON):
             words = [f"run.name={_free_name(folder)}", *words]
         with contextlib.suppress(UserError):
             loading.load(file, words)

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from utils.run.stopwatch import DATA, NETWORKS, PAUSE, Stopwatch
 from utils.training.processes import ProcessGroup
 
 # What is read that differs from one machine to the next.
-OF_MACHINE = ("images_per_second", "seconds", "cpu_seconds", "peak_memory_mib")
+OF_MACHINE = (
+    "images_per_second", "seconds", "cpu_seconds", "outside_networks", "waiting_for_data", "peak_memory_mib",
+)  # fmt: skip
 NEVER = 2**62  # stands for "at no step" in a tensor of steps
 
 
@@ -28,7 +31,7 @@ class Meter:
         # to the reading: they would cost every step several operations.
         self.turns: dict[tuple[str, ...], list[tuple[int, Tensor]]] = defaultdict(list)
         self.scores: dict[str, Tensor] = {}  # the last scores [N] of each name
-        self.since, self.cpu_since = time.perf_counter(), time.process_time()
+        self.stopwatch, self.cpu_since = Stopwatch(), time.process_time()
 
     def add(self, step: int, report: dict[str, Tensor]) -> None:
         """Take in what one turn of a step reports: scalars, and scores ``[N]``, which count with their mean."""
@@ -42,10 +45,10 @@ class Meter:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The clocks stand still inside."""
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        yield
-        self.since += time.perf_counter() - begin
-        self.cpu_since += time.process_time() - cpu_begin
+        begin = time.process_time()
+        with self.stopwatch.during(PAUSE):
+            yield
+        self.cpu_since += time.process_time() - begin
 
     def first_not_finite(self) -> dict[str, int]:
         """Statistics that have been NaN or infinite in any process since the last reading, each with the first step."""
@@ -66,8 +69,9 @@ class Meter:
 
     def read(self, images: int) -> dict[str, float]:
         """Means since the last reading, over all processes; images per second where ``images`` were seen since; and the
-        seconds of the training so far, by the clock and of CPU time on all threads of this process; and its peak
-        memory.
+        seconds of the training so far, by the clock and of CPU time on all threads of this process; which share of the
+        time since the last reading was spent outside the networks' passes, and which of it waiting for data; and the
+        peak memory.
         """
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
@@ -78,13 +82,16 @@ class Meter:
                 counts[name] += len(turns)
         means = self.group.means([total / counts[name] for name, total in totals.items()])
         values = dict(zip(totals, means, strict=True))
-        now, cpu_now = time.perf_counter(), time.process_time()
-        seconds = now - self.since
-        values["images_per_second"] = images / seconds if seconds > 0 else 0.0  # clocks of some machines stand still
+        spent, cpu_now = self.stopwatch.read(), time.process_time()
+        seconds = sum(spent.values()) - spent[PAUSE]
+        if seconds > 0:  # clocks of some machines stand still
+            values["outside_networks"] = 1 - spent[NETWORKS] / seconds
+            values["waiting_for_data"] = spent[DATA] / seconds
+        values["images_per_second"] = images / seconds if seconds > 0 else 0.0
         self.seconds, self.cpu_seconds = self.seconds + seconds, self.cpu_seconds + cpu_now - self.cpu_since
         values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_memory_mib": peak_memory()}
         self.turns.clear()
-        self.since, self.cpu_since = now, cpu_now
+        self.cpu_since = cpu_now
         return values
 
 

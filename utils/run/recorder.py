@@ -13,6 +13,7 @@ from utils.config.sections import Config
 from utils.errors import NotFiniteError
 from utils.run.log import Log, records
 from utils.run.meter import Meter, gradient_norm
+from utils.run.stopwatch import Item
 from utils.run.vital_signs import VitalSigns
 from utils.tasks.registry import Task
 from utils.training import values
@@ -80,6 +81,10 @@ class Recorder:
         self.done = step + 1
         if self.log and self.done % self.config.log.every == 0:
             self.signs.see(turn)
+
+    def timed(self, items: Iterator[Item], what: str) -> Iterator[Item]:
+        """The same items; the log says which share of the time was spent on making them, as ``what``."""
+        return self.meter.stopwatch.timed(items, what)
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """A block that does not count as training time."""

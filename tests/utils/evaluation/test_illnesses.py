@@ -65,6 +65,7 @@ ILL = {
     "critic has learned nothing": domains(50.0, 99.0),
     "not done yet: points": made(metrics=[metric(2000, "high quality", 2.0), metric(2000, "modes", 0)]),
     "not done yet": made(metrics=measured(1000, Fréchet=9.0) + measured(2000)),
+    "waiting for data": made(finished=False, waiting_for_data=0.6),
 }
 
 
@@ -98,6 +99,11 @@ WELL = {
     "overfitting of points": made(metrics=[metric(s, "critic overfitting", 3.0) for s in (1500, 2000)]),
     "finer than counting can tell": made(
         metrics=[metric(1000, "reverse KL", 0.008), metric(2000, "reverse KL", 0.002)]
+    ),
+    "waited for data, and is done": made(waiting_for_data=0.6),
+    "a loader that keeps up": made(finished=False, waiting_for_data=0.1),
+    "a loader that has only begun": replace(
+        made(False), lines=[line(s, waiting_for_data=0.9 if s < 3 else 0.1) for s in range(6)]
     ),
     "good data": replace(made(), data={"samples": 500, "distinct": 499, "spread": 0.4}),
 }

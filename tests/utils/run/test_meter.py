@@ -115,7 +115,8 @@ def test_a_pause_does_not_count(monkeypatch):
         pass
     read = meter.read(images=100)
     assert read.pop("peak_memory_mib") > 100  # PyTorch alone takes more
-    assert read == {"images_per_second": 25.0, "seconds": 4.0, "cpu_seconds": 8.0, "x": 1.0}
+    shares = {"outside_networks": 1.0, "waiting_for_data": 0.0}  # no pass was made, and no batch
+    assert read == {"images_per_second": 25.0, "seconds": 4.0, "cpu_seconds": 8.0, "x": 1.0, **shares}
 
 
 def test_seconds_add_up_over_readings_and_go_on_from_before(monkeypatch):
