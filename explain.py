@@ -1,7 +1,8 @@
 """What a run's networks look at: ``python explain.py runs/digits`` draws which pixels the critic's scores hang on.
 
 Real and generated samples (or both domains) stand beside gradients, integrated gradients, SmoothGrad and guided
-backpropagation. Of a generator it also shows the Jacobian: singular values, and the directions that change images most.
+backpropagation, and with ``--layer`` beside Grad-CAM. Of a generator it also shows the Jacobian: singular values, and
+the directions that change images most.
 """
 
 import signal
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
     data = task.load(cfg)
     check_sizes(cfg, state.sizes, data)
 
-    made = [task.explain(cfg, players, data, count, seed)]
+    made = [task.explain(cfg, players, data, count, seed, options.layer)]
     if cfg.game.networks == "generator":
         classes = data.classes if cfg.game.conditional else 0
         latent_dim, chunk = cfg.model.latent_dim, options.chunk
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--seed", type=int, help="seed of the latents (default: the run's)")
     words.add_argument("--weights", choices=WEIGHTS, default="ema", help="averaged, last or chosen weights")
     words.add_argument("--device", choices=("auto", "cpu"), help="default: run.device of the run")
+    words.add_argument("--layer", default="", metavar="NAME", help="also Grad-CAM at it, such as critic.features.0")
     words.add_argument(
         "--chunk", type=positive, default=16, help="columns of a Jacobian at once: fewer need less memory"
     )

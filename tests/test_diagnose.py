@@ -5,9 +5,11 @@ import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 import diagnose
 import train
@@ -15,9 +17,15 @@ from tests.runs import ROOT, run
 from utils import pictures
 from utils.config import loading
 from utils.errors import NotFiniteError, UserError
+from utils.evaluation import domain_critics
+from utils.evaluation.spaces import SPACES, Space
 
 ONCE = ["run.device=cpu", "sample.every=0", "evaluate.samples=200", "checkpoint.every=1000"]
-PLAYED = ["optimizer.generator_lr=0.02", "optimizer.critic_lr=0.02", "update.coefficient=6"]
+# Features that tell the moons apart easily, and three evaluations of 100 steps.
+APART = [
+    "model.width=64", "model.activation=relu", "model.critic_depth=2", "model.critic_width=64", "update.coefficient=1",
+    "optimizer.generator_lr=0.005", "evaluate.every=100", "train.steps=300",
+]  # fmt: skip
 # Recipe, what makes it ill, and the verdict.
 RUNS = {
     "critic wins": (
@@ -33,16 +41,47 @@ RUNS = {
          "train.steps=400", "log.every=20"],
         "oscillating",
     ),
-    "healthy moons": ("moons", ["train.steps=300", *PLAYED], "done"),
+    "dead domain critic": ("moons", [*APART, "optimizer.critic_lr=0"], "critic has learned nothing"),
+    "the same, alive": ("moons", [*APART, "optimizer.critic_lr=0.01"], "done"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("recipe", "words", "verdict"), RUNS.values(), ids=RUNS)
-def test_the_verdict_on_a_small_run(tmp_path, capsys, recipe, words, verdict):
-    words = [*ONCE, "evaluate.every=0", f"run.dir={tmp_path}", "run.name=x", *words]
+def test_the_verdict_on_a_small_run(tmp_path, monkeypatch, capsys, recipe, words, verdict):
+    monkeypatch.setattr(domain_critics, "PROBE_STEPS", 100)
+    check_verdict(tmp_path, capsys, recipe, words, verdict)
+
+
+# The game on 40 images, of which 20 are held out: a strong critic without R1.
+FEW_IMAGES = [
+    "data.name=folder", "data.validation=0.5", "model.latent_dim=8", "model.generator_width=16",
+    "model.critic_width=32", "penalty.r1=0", "optimizer.generator_lr=0.004", "optimizer.critic_lr=0.004",
+    "optimizer.betas=[0.0,0.99]", "optimizer.schedule=constant", "train.batch_size=16", "train.steps=500",
+    "log.every=20", "evaluate.every=400", "evaluate.samples=40",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"), [([], "memorising"), (["augment.name=diffaugment"], "done")], ids=["plain", "augmented"]
+)
+def test_a_critic_learns_few_images_by_heart_unless_they_are_augmented(tmp_path, monkeypatch, capsys, words, verdict):
+    def read(x):  # EfficientNet-Lite0 would take more time than the training
+        coarse = torch.nn.functional.adaptive_avg_pool2d(x.float(), 2).flatten(1)
+        return coarse, coarse.softmax(1)
+
+    monkeypatch.setitem(SPACES, "lite0", lambda request: Space("coarse", "0", None, read, request.device))
+    for i, image in enumerate(torch.tensor(load_digits().images[:40])):
+        gray = (image / 16 * 255).to(torch.uint8).expand(3, -1, -1)
+        pictures.save(gray, tmp_path / f"forty/{i}.png")
+    check_verdict(tmp_path, capsys, "digits", [*FEW_IMAGES, f"data.root={tmp_path}/forty", *words], verdict)
+
+
+def check_verdict(folder: Path, capsys, recipe: str, words: list[str], verdict: str) -> None:
+    """Train and diagnose a recipe with these words: the verdict comes first, and what is to be tried can be."""
+    words = [*ONCE, "evaluate.every=0", f"run.dir={folder}", "run.name=x", *words]
     assert train.main([f"{ROOT}/configs/{recipe}.yaml", *words]) == 0
     capsys.readouterr()
-    assert diagnose.main([f"{tmp_path}/x", "--records-only"]) == 0
+    assert diagnose.main([f"{folder}/x", "--records-only"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].endswith(f": {verdict}")
     check_commands(out)

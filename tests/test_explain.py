@@ -84,6 +84,7 @@ def test_wrong_input_is_one_sentence(finished, tmp_path):
         ([str(tmp_path)], "holds no checkpoint yet"),
         ([str(finished / "digits"), "--out", str(tmp_path / "file")], "which is no folder"),
         ([str(finished / "digits"), "data.resolution=16", "data.fit=pad"], "shape"),
+        ([str(finished / "digits"), "--layer", "critic.feature.0"], "did you mean 'critic.features.0'"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             explain.main(words)

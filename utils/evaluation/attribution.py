@@ -1,4 +1,4 @@
-"""Which of its inputs a score hangs on: four ways to attribute scores to pixels or features.
+"""Which of its inputs a score hangs on: four ways to attribute scores to pixels or features, and Grad-CAM at a layer.
 
 All take ``score``, a differentiable function of samples ``[N, ...]`` that returns scores ``[N]`` (or ``[N / m]``), and
 the samples; they return attributions like the samples. Where scores depend on other samples of the batch, a sample's
@@ -8,7 +8,8 @@ attribution is that of the sum of all scores.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from adversarial.draws import rng
 from adversarial.gradients import GuidedBackpropagation
@@ -24,8 +25,11 @@ def gradient(score: Score, x: Tensor) -> Tensor:
     """∂score_i/∂x_i (Simonyan et al. 2014). Raises UserError where it does not exist or is not finite."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        total = score(x).sum()
-        slope = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+        return _slope(score(x).sum(), x)
+
+
+def _slope(total: Tensor, x: Tensor) -> Tensor:
+    slope = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     if slope is None:
         raise UserError("The score has no gradient by its input: keep the network free of detach() and no_grad().")
     if not bool(torch.isfinite(slope).all()):
@@ -71,3 +75,44 @@ ATTRIBUTIONS = {
     "SmoothGrad": smoothgrad,
     "guided backpropagation": guided,
 }
+
+
+# --- at a layer ------------------------------------------------------------------------------------------------------
+
+
+def grad_cam(score: Score, x: Tensor, layer: nn.Module) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2): where the layer's maps raise the score of the images ``x``, each
+    map weighted by its mean gradient: ``[N, 1, H, W]``, not negative, in the images' size. Zeros where the images do
+    not pass the layer.
+    """
+    with torch.enable_grad():
+        total, maps = _watched(score, x, [layer])
+        if layer not in maps:
+            return torch.zeros_like(x[:, :1])
+        weights = _slope(total.sum(), maps[layer]).mean((2, 3), keepdim=True)
+    where = (weights * maps[layer]).sum(1, keepdim=True).relu().detach()
+    where = interpolate(where, size=x.shape[2:], mode="bilinear")
+    return where.repeat_interleave(len(x) // len(where), 0)  # a pack of images has one map
+
+
+def layers_with_maps(score: Score, x: Tensor, network: nn.Module) -> dict[str, nn.Module]:
+    """The layers of the ``network`` that give maps ``[N, C, H, W]`` on the way from ``x`` to the score, by name."""
+    with torch.no_grad():
+        _, maps = _watched(score, x, list(network.modules()))
+    return {name: layer for name, layer in network.named_modules() if layer in maps}
+
+
+def _watched(score: Score, x: Tensor, layers: list[nn.Module]) -> tuple[Tensor, dict[nn.Module, Tensor]]:
+    """The scores of ``x``, and the maps that each layer has given last."""
+    maps = {}
+
+    def keep(layer: nn.Module, _: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            maps[layer] = output
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        return score(x.detach().requires_grad_()), maps
+    finally:
+        for handle in handles:
+            handle.remove()

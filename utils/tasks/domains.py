@@ -120,7 +120,9 @@ class DomainTask:
         full = config.update.coefficient
         return verdict([r for r in measured if full and values.coefficient_at(config, r["step"] - 1) >= full / 2])
 
-    def explain(self, config: Config, players: Players, data: Domains, count: int, seed: int) -> Explanation:
+    def explain(
+        self, config: Config, players: Players, data: Domains, count: int, seed: int, layer: str = ""
+    ) -> Explanation:
         """Of the logit of the predicted class, and of the critics' scores: what tells the domains (or attributes)
         apart. The samples are always the same ones, whatever the seed.
         """
@@ -158,9 +160,10 @@ class DomainTask:
             return domain_score(of_target, first, x)
 
         what = "log-odds of the attribute" if hides_attribute else "critics' score"
+        both = nn.ModuleDict({"generator": recogniser, "critic": critic})
         return joined([
-            explain_score("class", "logit of the predicted class", of_class, class_field, recogniser),
-            explain_score("critic", what, of_domain, domain_field, critic),
+            explain_score("class", "logit of the predicted class", of_class, class_field, both, layer),
+            explain_score("critic", what, of_domain, domain_field, both, layer),
         ])  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import copy
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from adversarial.draws import rng
 from adversarial.gradients import spectrum
 from adversarial.penalties import path_lengths
 from utils import pictures
-from utils.errors import UserError
-from utils.evaluation.attribution import ATTRIBUTIONS, Score, baseline
+from utils.errors import UserError, check_name, nearest
+from utils.evaluation.attribution import ATTRIBUTIONS, Score, baseline, grad_cam, layers_with_maps
 from utils.evaluation.records import Record, record
 from utils.evaluation.sampling import evaluating, every_class, has_mapping, latents
 from utils.tasks.task import Explanation
@@ -35,16 +36,21 @@ class Scored(NamedTuple):
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def explain_score(name: str, output: str, sides: list[Scored], field: Score, network: nn.Module) -> Explanation:
-    """Attributions of a score of the ``network`` on all sides. ``output`` names the score, ``name`` the picture.
+def explain_score(
+    name: str, output: str, sides: list[Scored], field: Score, network: nn.Module, layer: str = ""
+) -> Explanation:
+    """Attributions of a score of the ``network`` on all sides, Grad-CAM at one of its layers among them where ``layer``
+    names it. ``output`` names the score, ``name`` the picture.
 
     Images are shown as rows of maps, points in the plane with their gradients over the score's ``field``, a function of
-    points ``[n, 2]``, and vectors as the features that matter most.
+    points ``[n, 2]``, and vectors as the features that matter most. Raises UserError for a layer that gives no maps.
     """
-    found, records = [], []
+    found, records, methods = [], [], dict(ATTRIBUTIONS)
     with evaluating(network):
+        if layer:
+            methods[f"Grad-CAM at {layer}"] = partial(grad_cam, layer=_layer(layer, network, sides))
         for side in sides:
-            found.append({method: attribute(side.score, side.x) for method, attribute in ATTRIBUTIONS.items()})
+            found.append({method: attribute(side.score, side.x) for method, attribute in methods.items()})
             records += [_record(output, side, method, values) for method, values in found[-1].items()]
         shape = sides[0].x.shape[1:]
         if len(shape) == 3:
@@ -54,6 +60,19 @@ def explain_score(name: str, output: str, sides: list[Scored], field: Score, net
         else:
             picture = _features(found)
     return Explanation({name: picture}, records)
+
+
+def _layer(name: str, network: nn.Module, sides: list[Scored]) -> nn.Module:
+    """The layer of this name. Raises UserError for one that does not exist or gives no maps."""
+    layers = {k: layer for side in sides for k, layer in layers_with_maps(side.score, side.x, network).items()}
+    if not layers:
+        raise UserError(
+            f"--layer {name} is for images: no layer gives maps [N, C, H, W] of these samples; leave it out."
+        )
+    if name not in layers and name in dict(network.named_modules()):
+        raise UserError(f"Layer {name!r} gives no maps [N, C, H, W]; {nearest(name, sorted(layers))}.")
+    check_name("Layer", name, layers)
+    return layers[name]
 
 
 def joined(parts: list[Explanation]) -> Explanation:
@@ -84,7 +103,7 @@ def _maps(sides: list[Scored], found: list[dict[str, Tensor]]) -> Tensor:
         scores = side.score(side.x)
         name = textwrap.fill(side.name, 14)  # about the width of an image
         captions += [f"{name}\n{value:.2f}" for value in scores.repeat_interleave(len(side.x) // len(scores)).tolist()]
-    maps = {method: torch.cat([values[method] for values in found]) for method in ATTRIBUTIONS}
+    maps = {method: torch.cat([values[method] for values in found]) for method in found[0]}
     return pictures.attributions(torch.cat([side.x for side in sides]), captions, maps)
 
 
@@ -106,7 +125,7 @@ def _features(found: list[dict[str, Tensor]]) -> Tensor:
     for each way to attribute.
     """
     rows = {}
-    for method in ATTRIBUTIONS:
+    for method in found[0]:
         values = torch.cat([side[method] for side in found])
         top = _top(values)
         signed = values.abs().mean(0) * values.mean(0).sign()

@@ -127,7 +127,9 @@ class Generation:
     def batches(self, config: Config, players: Players, state: RunState, options: Namespace) -> Iterator[ImageBatch]:
         return drawing.batches(players.average, config, state.sizes, options)
 
-    def explain(self, config: Config, players: Players, data: DataSet, count: int, seed: int) -> Explanation:
+    def explain(
+        self, config: Config, players: Players, data: DataSet, count: int, seed: int, layer: str = ""
+    ) -> Explanation:
         """Of the critic's score, and where the critic names classes (AC-GAN) of the log-odds of the sample's own."""
         pack, device = config.game.pack, next(players.critic.parameters()).device
         count = max(min(count, len(data.train)) // pack, 1) * pack
@@ -150,11 +152,12 @@ class Generation:
             return torch.stack([scores(x, label, output) for label in of_class]).mean(0)
 
         outputs = {"critic": "critic's score", **({"class": "class's log-odds"} if config.game.auxiliary else {})}
+        network = nn.ModuleDict({"critic": players.critic})
         made = []
         for i, (name, output) in enumerate(outputs.items()):
             score = partial(scores, label=label, output=i)
             sides = [Scored("real", real, score), Scored("generated", fake, score)]
-            made.append(explain_score(name, output, sides, partial(field, output=i), players.critic))
+            made.append(explain_score(name, output, sides, partial(field, output=i), network, layer))
         return joined(made)
 
     def offered(self, config: Config, data: DataSet) -> tuple[str, ...]:

@@ -87,10 +87,13 @@ class Task(Protocol):
         """
         ...
 
-    def explain(self, config: Config, players: Players, data: Any, count: int, seed: int) -> Explanation:
-        """Which pixels or features the scores of the run's networks hang on, at ``count`` samples of either side.
+    def explain(
+        self, config: Config, players: Players, data: Any, count: int, seed: int, layer: str = ""
+    ) -> Explanation:
+        """Which pixels or features the scores of the run's networks hang on, at ``count`` samples of either side, and
+        where a ``layer`` such as "critic.body.0" sees what raises them.
 
-        Raises UserError where a score is not differentiable.
+        Raises UserError where a score is not differentiable, and for a layer that gives no maps.
         """
         ...
 

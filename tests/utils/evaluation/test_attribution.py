@@ -72,6 +72,50 @@ def test_a_score_that_is_not_differentiable_is_one_sentence(case):
     assert "\n" not in str(caught.value)
 
 
+class TwoMaps(nn.Module):
+    """A score that is 3 times the sum of one map of a layer, minus twice that of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Conv2d(1, 2, 1, bias=False).double()
+        self.flat = nn.Flatten()
+        self.maps.weight.data = torch.tensor([1.0, -1.0]).double().reshape(2, 1, 1, 1)
+
+    def forward(self, x):
+        first, second = self.maps(x[:, :, ::2, ::2]).unbind(1)
+        return (3 * self.flat(first) - 2 * self.flat(second)).sum(1)
+
+
+def test_grad_cam_by_hand():
+    """A map's weight is its mean gradient: 3 and -2. So it shows max(0, 3 x - 2 (-x)) at every other pixel."""
+    network, x = TwoMaps(), torch.linspace(-1, 1, 2 * 4 * 4).reshape(2, 1, 4, 4).double()
+    got = attribution.grad_cam(network, x, network.maps)
+    want = nn.functional.interpolate((5 * x[:, :, ::2, ::2]).relu(), size=(4, 4), mode="bilinear")
+    torch.testing.assert_close(got, want)
+    assert got[0].eq(0).all()
+    assert got[1].gt(0).all()
+    assert not network.maps._forward_hooks
+
+
+def test_grad_cam_of_a_pack_is_that_of_each_of_its_images():
+    network, x = TwoMaps(), X.repeat(2, 1, 1, 1)
+    got = attribution.grad_cam(lambda x: network(x[::2] + x[1::2]), x, network.maps)
+    assert torch.equal(got[::2], got[1::2])
+    torch.testing.assert_close(got[::2], attribution.grad_cam(network, x[::2] + x[1::2], network.maps))
+
+
+def test_grad_cam_is_blank_where_a_layer_is_not_passed():
+    got = attribution.grad_cam(quadratic, X, nn.Conv2d(1, 1, 1))
+    assert got.shape == X.shape
+    assert not got.any()
+
+
+def test_layers_that_give_maps():
+    network = nn.ModuleDict({"critic": TwoMaps(), "other": nn.Conv2d(1, 1, 1)})
+    assert attribution.layers_with_maps(network["critic"], X, network).keys() == {"critic.maps"}
+    assert attribution.layers_with_maps(lambda x: x.sum(1), X.flatten(1), network) == {}
+
+
 def test_it_works_where_gradients_are_off():
     with torch.no_grad():
         assert attribution.gradient(quadratic, X).any()

@@ -195,6 +195,51 @@ def test_a_critic_that_is_not_differentiable_is_one_sentence(monkeypatch):
         task.explain(config, players, data, 1, 0)
 
 
+# A layer of a critic, of one that judges packs, of a recogniser, and of one with a network for either domain.
+LAYERS = {
+    "digits": "critic.features.0",
+    "stacked_mnist_pacgan": "critic.features.2",
+    "office": "generator.features.network.layer1",
+    "office game.method=adda init.run=x": "generator.features.network.layer1",
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_grad_cam_at_a_layer(monkeypatch, case):
+    """One more row of maps in every picture, in the images' size; of ADDA blank for the source, which another network
+    reads.
+    """
+    rows = []
+    monkeypatch.setattr(explanations.pictures, "attributions", lambda images, captions, maps: rows.append(maps))
+    config, task, data, players = untrained(case, *case.split()[1:])
+    found, name = task.explain(config, players, data, 2, 0, LAYERS[case]), f"Grad-CAM at {LAYERS[case]}"
+    assert len(rows) == len(found.pictures)
+    for maps in rows:
+        assert [*maps] == [*ATTRIBUTIONS, name]
+        assert maps[name].shape == (4, 1, *data.shape[1:])
+    of_layer = [record for record in found.records if record["method"] == name]
+    assert len(of_layer) == 2 * len(rows)  # a side each
+    blank = [data.sides[0]] if "adda" in case else []
+    assert all(any(record["norms"]) == (record["side"] not in blank) for record in of_layer)
+
+
+@pytest.mark.parametrize(
+    ("case", "layer", "message"),
+    [
+        ("digits", "critic.feature.0", "Layer 'critic.feature.0' is unknown; did you mean 'critic.features.0'"),
+        ("digits", "critic.last", r"Layer 'critic.last' gives no maps \[N, C, H, W\]; .*critic.features.0"),
+        ("digits", "generator.layers.0", "Layer 'generator.layers.0' is unknown; .*critic.features.0"),
+        ("office", "critic", r"Layer 'critic' gives no maps \[N, C, H, W\]; .*generator.features"),
+        ("moons", "generator.head", "--layer generator.head is for images: no layer gives maps"),
+    ],
+)
+def test_a_layer_that_gives_no_maps_is_one_sentence(case, layer, message):
+    config, task, data, players = untrained(case)
+    with pytest.raises(UserError, match=message) as caught:
+        task.explain(config, players, data, 1, 0, layer)
+    assert "\n" not in str(caught.value)
+
+
 def test_one_sample_of_a_generator_with_styles_walks_as_far_as_many(monkeypatch):
     """The unit of a walk is the standard deviation of styles, which one sample does not have."""
     walks = []
