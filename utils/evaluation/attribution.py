@@ -81,16 +81,17 @@ ATTRIBUTIONS = {
 
 
 def grad_cam(score: Score, x: Tensor, layer: nn.Module) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2): where the layer's maps raise the score of the images ``x``, each
-    map weighted by its mean gradient: ``[N, 1, H, W]``, not negative, in the images' size. Zeros where the images do
-    not pass the layer.
+    """Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2): the sum of a layer's maps, each weighted by the mean of the
+    score's gradient by it, in the size of the images ``x``: ``[N, 1, H, W]``. Zeros where these do not pass the layer.
+
+    The paper's ReLU is left out: positive values are its map, and negative ones its counterfactual explanation.
     """
     with torch.enable_grad():
         total, maps = _watched(score, x, [layer])
         if layer not in maps:
             return torch.zeros_like(x[:, :1])
         weights = _slope(total.sum(), maps[layer]).mean((2, 3), keepdim=True)
-    where = (weights * maps[layer]).sum(1, keepdim=True).relu().detach()
+    where = (weights * maps[layer]).sum(1, keepdim=True).detach()
     where = interpolate(where, size=x.shape[2:], mode="bilinear")
     return where.repeat_interleave(len(x) // len(where), 0)  # a pack of images has one map
 

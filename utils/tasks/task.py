@@ -91,7 +91,7 @@ class Task(Protocol):
         self, config: Config, players: Players, data: Any, count: int, seed: int, layer: str = ""
     ) -> Explanation:
         """Which pixels or features the scores of the run's networks hang on, at ``count`` samples of either side, and
-        where a ``layer`` such as "critic.body.0" sees what raises them.
+        where a ``layer`` such as "critic.features.0" sees what moves them.
 
         Raises UserError where a score is not differentiable, and for a layer that gives no maps.
         """
