@@ -18,7 +18,10 @@ from utils import pictures
 from utils.config import loading
 from utils.errors import NotFiniteError, UserError
 from utils.evaluation import domain_critics
+from utils.evaluation.illnesses import Finding
 from utils.evaluation.spaces import SPACES, Space
+from utils.run.examination import command
+from utils.run.folder import RunFolder
 
 ONCE = ["run.device=cpu", "sample.every=0", "evaluate.samples=200", "checkpoint.every=1000"]
 # Features that tell the moons apart easily, and three evaluations of 100 steps.
@@ -152,8 +155,16 @@ def test_the_records_of_an_older_version(tiny, capsys):
     rows = {line.split()[0]: line.split()[1] for line in out.splitlines() if len(line.split()) == 3}
     assert rows["critic_loss"] == "1.5"
     assert rows["score_margin"] == "3"
-    for sign in ("generator_gradient_cosine", "ratio_p50", "floored", "peak_memory_mib"):
+    for sign in ("generator_gradient_cosine", "ratio_p50", "floored", "outside_networks"):
         assert rows[sign] == "unknown"
+
+
+def test_more_workers_are_for_the_run_itself_where_there_are_any(tiny, tmp_path):
+    """A resident set has none, and the next remedy is said."""
+    (tmp_path / "config.yaml").write_text("data:\n  name: folder\n  root: photos\n")
+    waits = Finding("waiting for data", "", ("data.workers=4", "penalty.r1=1"))
+    assert command(RunFolder(tmp_path), waits) == f"python train.py {tmp_path}/config.yaml data.workers=4"
+    assert command(RunFolder(tiny), waits).endswith("run.name=digits-2 penalty.r1=1")
 
 
 @pytest.mark.parametrize("left", ["", "config.yaml"])
