@@ -21,15 +21,16 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self.laps: list[tuple[str, Moment]] = [(REST, _now())]  # what begins, and when
+        self.gpu = torch.cuda.is_initialized()  # asked once: a run on the CPU may look at a GPU later
+        self.laps: list[tuple[str, Moment]] = [(REST, self._now())]  # what begins, and when
 
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
         """The time inside goes into ``what``."""
         around = self.laps[-1][0]
-        self.laps.append((what, _now()))
+        self.laps.append((what, self._now()))
         yield
-        self.laps.append((around, _now()))
+        self.laps.append((around, self._now()))
 
     def timed(self, items: Iterator[Item], what: str) -> Iterator[Item]:
         """The same items; the time that each of them takes to be made goes into ``what``."""
@@ -42,8 +43,8 @@ class Stopwatch:
 
     def read(self) -> dict[str, float]:
         """Seconds since the last reading, or the beginning. Waits for the device."""
-        now = (self.laps[-1][0], _now())
-        if isinstance(now[1], torch.cuda.Event):
+        now = (self.laps[-1][0], self._now())
+        if self.gpu:
             now[1].synchronize()
         seconds: dict[str, float] = defaultdict(float)
         for (what, begin), (_, end) in pairwise([*self.laps, now]):
@@ -51,14 +52,14 @@ class Stopwatch:
         self.laps = [now]
         return seconds
 
-
-def _now() -> Moment:
-    if not torch.cuda.is_initialized():
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
+    def _now(self) -> Moment:
+        if not self.gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def _between(begin: Moment, end: Moment) -> float:
-    return begin.elapsed_time(end) / 1000 if isinstance(begin, torch.cuda.Event) else end - begin
+    """Seconds."""
+    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1000
