@@ -1,6 +1,7 @@
-"""Shared by all tests: one thread a process, and a fresh Accelerate for every test."""
+"""Shared by all tests: one thread a process, a fresh Accelerate for every test, measurements that cost little."""
 
 import os
+from functools import cache
 
 import pytest
 import torch
@@ -26,8 +27,16 @@ def forget_accelerator() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _quick_classifier():
-    """Tests look at what is reported of the feature network, not at how good it is."""
+def _quick_measurements(tmp_path_factory):
+    """Tests look at what is reported of the feature network, not at how good it is; all runs share one."""
+    from utils.data import image_pairs, image_sets
+    from utils.evaluation import classifier
+    from utils.run.folder import RunFolder
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("utils.evaluation.classifier.STEPS", 5)
+        patch.setattr(classifier, "STEPS", 5)
+        patch.setattr(RunFolder, "features", tmp_path_factory.mktemp("features"))
+        digits = cache(image_sets.digit_splits)
+        for module in (image_sets, image_pairs):
+            patch.setattr(module, "digit_splits", digits)
         yield

@@ -4,19 +4,30 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkProcess as Process
 from pathlib import Path
+
+from tqdm import tqdm
 
 from tests.conftest import forget_accelerator
 from utils import errors
 
 
-class Launch:
-    """A function in several processes that find each other as those of ``scripts/slurm.sh`` do.
+def forked(output: Path, main: Callable[..., int | None], *arguments, environment: Mapping[str, str] = {}) -> Process:
+    """A process that calls ``main`` as a command does; what it prints is added to ``output``.
 
-    They are forked, which spares each the seconds of importing PyTorch.
+    It is forked, which spares it the seconds of importing PyTorch.
     """
+    process = multiprocessing.get_context("fork").Process(target=_begin, args=(environment, output, main, arguments))
+    process.start()
+    return process
+
+
+class Launch:
+    """A function in several processes that find each other as those of ``scripts/slurm.sh`` do."""
 
     def __init__(self, folder: Path, count: int, main: Callable[..., int | None], *arguments):
         with socket.socket() as free:
@@ -26,12 +37,10 @@ class Launch:
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder / "output.txt"
         self.output.unlink(missing_ok=True)
-        fork = multiprocessing.get_context("fork")
-        self.processes = []
-        for rank in map(str, range(count)):
-            environment = {**shared, "RANK": rank, "LOCAL_RANK": rank}
-            self.processes.append(fork.Process(target=_begin, args=(environment, self.output, main, arguments)))
-            self.processes[-1].start()
+        self.processes = [
+            forked(self.output, main, *arguments, environment={**shared, "RANK": rank, "LOCAL_RANK": rank})
+            for rank in map(str, range(count))
+        ]
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 200
@@ -54,7 +63,8 @@ class Launch:
         return [process.exitcode for process in self.processes]
 
 
-def _begin(environment: dict[str, str], output: Path, main: Callable[..., int | None], arguments: tuple) -> None:
+def _begin(environment: Mapping[str, str], output: Path, main: Callable[..., int | None], arguments: tuple) -> None:
+    tqdm.set_lock(threading.RLock())  # its own is shared by processes: nobody would open it after a kill
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(handle, stream)

@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -50,8 +48,14 @@ QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
     """The command line of a tiny run of ``recipe`` in ``folder``."""
-    family = config.load(ROOT / recipe, []).model.name
-    return [str(ROOT / recipe), *TINY[family], *SMALL, *QUICK, f"run.dir={folder}", *DEVICE, *overrides]
+    tiny = TINY[family_of(ROOT / recipe)]
+    return [str(ROOT / recipe), *tiny, *SMALL, *QUICK, f"run.dir={folder}", *DEVICE, *overrides]
+
+
+@functools.cache
+def family_of(recipe: Path) -> str:
+    """The networks' name in a recipe."""
+    return config.load(recipe, []).model.name
 
 
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:
@@ -67,12 +71,6 @@ def stand_in(registry: dict, name: str, read: Callable) -> Callable:
         return read(config, seed)
 
     return stand_in
-
-
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """Train in a separate process, its output in a pipe."""
-    command = [sys.executable, str(ROOT / "train.py"), *arguments(folder, *overrides)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def alone() -> StopSignals:

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,12 +34,10 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "digits/checkpoints").iterdir())
 
 
-def test_kills_at_random_moments_do_not_change_a_bit(tmp_path):
+def test_kills_at_random_moments_do_not_change_a_bit(tmp_path, capsys):
     """The short form of the benchmark: two variants, one of them with workers that decode images ahead."""
-    command = [sys.executable, str(ROOT / "benchmarks/faults.py"), "--cases=2", "--only=random", f"--folder={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "| 10 | 2 | 2 | 0 |" in done.stdout
+    assert faults.main(["--cases=2", "--only=random", f"--folder={tmp_path}"]) == 0, capsys.readouterr().out
+    assert "| 10 | 2 | 2 | 0 |" in capsys.readouterr().out
     assert "2 workers" in (tmp_path / "0/results.jsonl").read_text()
 
 

@@ -2,17 +2,17 @@
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.run
 from PIL import Image
 
 import train
@@ -38,10 +38,10 @@ def test_gradients_are_those_of_one_process(tmp_path):
     assert {case: error for case, error in errors.items() if not error <= 1e-12} == {}
 
 
-def test_processes_have_the_same_parameters_after_fifty_steps(tmp_path):
+def test_processes_have_the_same_parameters_after_twenty_steps(tmp_path):
     """Bit for bit, in bfloat16, with penalties, critic steps, micro-batches and BatchNorm over processes."""
     words = ["train.precision=bf16", "train.accumulate=2", "update.critic_steps=2", "train.sync_batchnorm=true"]
-    run_words = arguments(tmp_path, "train.steps=50", "penalty.r1=1", "penalty.gp=1", *words)
+    run_words = arguments(tmp_path, "train.steps=20", "penalty.r1=1", "penalty.gp=1", *words)
     launched(tmp_path, 2, train_and_tell, tmp_path / "digests", run_words)
     first, second = (path.read_text() for path in sorted((tmp_path / "digests").glob("*.txt")))
     assert first == second
@@ -94,19 +94,19 @@ ELASTIC = {  # the adaptive probability of augmentation moves, too
 
 @pytest.mark.parametrize("number", ELASTIC)
 def test_a_run_of_two_processes_goes_on_in_another_number(tmp_path, number):
-    """After 50 steps within 1e-9 of the undisturbed run: rounding in float64, of order 1e-16 a step, that 50 steps of
+    """After 20 steps within 1e-9 of the undisturbed run: rounding in float64, of order 1e-16 a step, that 20 steps of
     a game may amplify, but not by seven orders of magnitude.
     """
     processes, game = ELASTIC[number]
-    words = [*APART, *game, "train.batch_size=16", "train.steps=50", "checkpoint.every=20", "sample.every=0"]
+    words = [*APART, *game, "train.batch_size=16", "train.steps=20", "checkpoint.every=8", "sample.every=0"]
     assert run(tmp_path / "whole", *words) == 0
     started = arguments(tmp_path / "parts", *words)
-    launched(tmp_path, 2, train.main, [*started, "train.steps=20"])
+    launched(tmp_path, 2, train.main, [*started, "train.steps=8"])
     if processes == 1:
         assert run(tmp_path / "parts", *words, "train.accumulate=4") == 0
     else:
         launched(tmp_path, processes, train.main, started)
-    assert_close(networks(tmp_path / "parts", 50), networks(tmp_path / "whole", 50), 1e-9)
+    assert_close(networks(tmp_path / "parts", 20), networks(tmp_path / "whole", 20), 1e-9)
 
 
 def test_synchronised_batch_norm_is_elastic_too(tmp_path):
@@ -129,6 +129,7 @@ def test_a_compiled_penalised_critic_is_not_cut_into_buckets(tmp_path):
     """Of more than 1 MB, the first bucket's size. A backend without code generation spares the test a minute."""
     words = [*APART, "train.steps=3", "penalty.r1=1", "data.resolution=32", "data.fit=pad", "model.critic_width=40"]
     assert run(tmp_path / "plain", *words) == 0
+    importlib.import_module("torch._dynamo")  # once, for both of the processes
     launched(tmp_path, 2, train_compiled, arguments(tmp_path / "compiled", *words, "train.compile=true"))
     assert_close(networks(tmp_path / "compiled", 3), networks(tmp_path / "plain", 3), 1e-9)
 
@@ -142,7 +143,7 @@ def train_compiled(words: list[str]) -> int:
 
 # --- Stopped and killed
 
-LONG = ["train.steps=150", "checkpoint.every=3", "optimizer.schedule=constant", "sample.every=0", "log.every=50"]
+LONG = ["train.steps=60", "checkpoint.every=3", "optimizer.schedule=constant", "sample.every=0", "log.every=10"]
 
 
 def test_three_processes_killed_and_resumed_give_the_same_bits(tmp_path):
@@ -165,7 +166,7 @@ def test_a_signal_to_one_process_stops_all_of_them_together(tmp_path):
     """Each of them says 75; there is a checkpoint of the step at which they stopped; the rest gives the same bits."""
     words = [*LONG, "checkpoint.every=1000"]
     launch = Launch(tmp_path, 2, train.main, arguments(tmp_path / "parts", *words))
-    launch.wait_for(lambda: "step 50/" in _text(tmp_path / "parts/digits/log.txt"))
+    launch.wait_for(lambda: "step 10/" in _text(tmp_path / "parts/digits/log.txt"))
     os.kill(launch.processes[1].pid, signal.SIGUSR1)
     assert launch.end() == [75, 75]
     assert len(list((tmp_path / "parts/digits/checkpoints").glob("step-*"))) == 1
@@ -215,28 +216,28 @@ def _text(path: Path) -> str:
 
 
 def test_torchrun_restarts_what_was_killed(tmp_path):
-    """Under the usual launcher, with --max_restarts: a killed process is replaced, and the run comes to its end.
+    """Under the usual launcher, with --max_restarts: a killed process is replaced, and the run comes to its end."""
+    launch = Launch(tmp_path, 1, torchrun, arguments(tmp_path, *LONG))
+    (launcher,) = launch.processes
+    checkpoints = tmp_path / "digits/checkpoints"
+    launch.wait_for(lambda: bool(list(checkpoints.glob("step-*"))))
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert launch.end() == [0], launch.output.read_text()
+    assert "Resumed from" in launch.output.read_text()
+    assert (checkpoints / "step-00000060").is_dir()
+
+
+def torchrun(words: list[str]) -> None:
+    """Be torchrun, whose processes are forked, too.
 
     A shared store would still hold the addresses of the processes that were killed, and new ones may ask for them.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max_restarts=1"]
-    command += ["--standalone", str(ROOT / "train.py")]
-    output = tmp_path / "output.txt"
-    with open(output, "w") as file:
-        launcher = subprocess.Popen(
-            [*command, *arguments(tmp_path, *LONG)], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, "ACCELERATE_USE_CPU": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-        )  # fmt: skip
-    checkpoints = tmp_path / "digits/checkpoints"
-    deadline = time.monotonic() + 200
-    while launcher.poll() is None and not list(checkpoints.glob("step-*")):
-        assert time.monotonic() < deadline, "it did not come to a checkpoint"
-        time.sleep(0.02)
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
-    assert launcher.wait(timeout=200) == 0, output.read_text()
-    assert "Resumed from" in output.read_text()
-    assert (checkpoints / "step-00000150").is_dir()
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        del os.environ[name]
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    options = ["--nproc_per_node=2", "--max_restarts=1", "--standalone", "--start_method=fork", "--run_path"]
+    torch.distributed.run.main([*options, str(ROOT / "train.py"), *words])
 
 
 # --- Launched wrongly
@@ -246,12 +247,15 @@ def test_launcher_that_starts_lonely_processes_is_refused(tmp_path):
     """Without GPUs torchrun's processes each believe to be alone unless ACCELERATE_USE_CPU is set."""
     if torch.cuda.is_available():
         pytest.skip("with GPUs the processes find each other")
-    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-    environment.pop("ACCELERATE_USE_CPU", None)
-    command = [sys.executable, str(ROOT / "train.py"), *arguments(tmp_path, "run.device=auto")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "ACCELERATE_USE_CPU=1" in done.stderr
+    output = launched(tmp_path, 1, train_lonely, arguments(tmp_path, "run.device=auto"), code=2)
+    assert "ACCELERATE_USE_CPU=1" in output
+
+
+def train_lonely(words: list[str]) -> int:
+    """Train as torchrun starts the first of two processes."""
+    os.environ["WORLD_SIZE"] = "2"
+    del os.environ["ACCELERATE_USE_CPU"], os.environ["LOCAL_RANK"]
+    return train.main(words)
 
 
 def test_a_run_folder_that_nodes_do_not_share_is_refused(tmp_path):

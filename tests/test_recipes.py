@@ -1,6 +1,7 @@
 """Every YAML in configs/ trains for a few steps under each rule that its critic accepts, and resumes."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 import train
 from adversarial.rules import RULES
-from tests.runs import ROOT, SMALL, TINY, fingerprint, signal_at, stand_in
+from tests.runs import ROOT, SMALL, TINY, family_of, fingerprint, stand_in
 from utils.config import loading as config
 from utils.config.identity import differences, flat, identity
 from utils.config.sections import Config, named_sections
@@ -24,29 +25,32 @@ from utils.training.state import Sizes
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 REFUSED_BY_SINGLE_PASS = ("depend on the whole batch", "the same class but opposite scores")
-QUICK = ["train.steps=4", "log.every=2", "sample.every=2", "checkpoint.every=3", "evaluate.every=2"]
+QUICK = ["train.steps=3", "log.every=2", "sample.every=3", "checkpoint.every=2", "evaluate.every=3"]
 
 
 @pytest.fixture(autouse=True)
-def _small_feature_network(monkeypatch):
-    """Recipes are trained here: EfficientNet-Lite0 would take more time than the training."""
+def _quick_measurements_of_recipes(monkeypatch):
+    """Recipes are trained here: what measures them would take more time than the training."""
 
     def read(x):
         means = x.float().mean((2, 3))
         return means, means.softmax(1)
 
     monkeypatch.setitem(SPACES, "lite0", lambda request: Space("means", "0", None, read, request.device))
+    monkeypatch.setattr("utils.evaluation.domain_critics.PROBE_STEPS", 3)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
+    """The run has lost its last checkpoint, and does the last step again to the same bits."""
     for name in ("images", "domain_folders", "vectors", "amazon_reviews"):
         monkeypatch.setitem(domains.DOMAINS, name, stand_in(domains.DOMAINS, name, random_pair))
     for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
         monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     command = [*words(recipe), f"update.rule={rule}"]
-    if getattr(config.load(recipe, []).game, "method", None) == "adda":
+    given = config.load(recipe, [])
+    if getattr(given.game, "method", None) == "adda":
         former = [
             *words(recipe),
             "game.method=source_only",
@@ -57,18 +61,18 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         assert train.main(former) == 0
         command.append(f"init.run={tmp_path}/former")
     try:
-        assert train.main([*command, f"run.dir={tmp_path}/whole"]) == 0
+        assert train.main([*command, f"run.dir={tmp_path}"]) == 0
     except UserError as error:
         why = [reason for reason in REFUSED_BY_SINGLE_PASS if reason in str(error)]
-        if rule != "single_pass" or rule == config.load(recipe, []).update.rule or not why:
+        if rule != "single_pass" or rule == given.update.rule or not why:
             raise
         pytest.skip(why[0])
-    with monkeypatch.context() as patch:
-        signal_at(patch, 1)
-        assert train.main([*command, f"run.dir={tmp_path}/parts"]) == 75
-    assert train.main([*command, f"run.dir={tmp_path}/parts"]) == 0
-    assert fingerprint(tmp_path / "parts", recipe.stem) == fingerprint(tmp_path / "whole", recipe.stem)
-    assert (tmp_path / "whole" / recipe.stem / "samples/step-00000004.png").is_file()
+    whole = fingerprint(tmp_path, recipe.stem)
+    shutil.rmtree(tmp_path / recipe.stem / "checkpoints/step-00000003")
+    assert train.main([*command, f"run.dir={tmp_path}"]) == 0
+    assert "Resumed from" in (tmp_path / recipe.stem / "log.txt").read_text()
+    assert fingerprint(tmp_path, recipe.stem) == whole
+    assert (tmp_path / recipe.stem / "samples/step-00000003.png").is_file()
 
 
 CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1}
@@ -88,7 +92,7 @@ def test_recipe_has_networks_of_its_own_size(recipe):
 
 def words(recipe: Path) -> list[str]:
     """The command line of a tiny run."""
-    return [str(recipe), *TINY[config.load(recipe, []).model.name], *SMALL, *QUICK, "run.device=cpu"]
+    return [str(recipe), *TINY[family_of(recipe)], *SMALL, *QUICK, "run.device=cpu"]
 
 
 def random_pair(data: Any, seed: int) -> Pair:

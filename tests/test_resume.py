@@ -5,6 +5,8 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -14,7 +16,8 @@ from PIL import Image
 import evaluate
 import sample
 import train
-from tests.runs import at_step, fingerprint, run, signal_at, start
+from tests.launch import forked
+from tests.runs import arguments, at_step, fingerprint, run, signal_at
 from utils.errors import UserError
 from utils.tasks.generation import Generation
 
@@ -44,17 +47,29 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of a variant's run that nobody stopped, which is trained once."""
+
+    @cache
+    def trained(variant: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        assert run(folder, *VARIANTS[variant]) == 0
+        return folder
+
+    return trained
+
+
 @pytest.mark.parametrize("stop", [0, 6, 10])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_stopped_at_any_step_and_resumed_gives_the_same_bits(tmp_path, monkeypatch, variant, stop):
+def test_stopped_at_any_step_and_resumed_gives_the_same_bits(tmp_path, monkeypatch, whole, variant, stop):
     overrides = VARIANTS[variant]
-    assert run(tmp_path / "whole", *overrides) == 0
     with monkeypatch.context() as patch:
         signal_at(patch, stop)
-        assert run(tmp_path / "parts", *overrides) == 75
-    assert len(list((tmp_path / "parts/digits/checkpoints").glob(f"step-{stop + 1:08d}"))) == 1
-    assert run(tmp_path / "parts", *overrides) == 0
-    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
+        assert run(tmp_path, *overrides) == 75
+    assert len(list((tmp_path / "digits/checkpoints").glob(f"step-{stop + 1:08d}"))) == 1
+    assert run(tmp_path, *overrides) == 0
+    assert fingerprint(tmp_path) == fingerprint(whole(variant))
 
 
 WARM = {
@@ -112,13 +127,13 @@ def test_killed_process_resumes_to_the_same_bits(tmp_path):
     assert run(tmp_path / "whole", *overrides) == 0
     checkpoints = tmp_path / "killed/digits/checkpoints"
     for kill in range(2):
-        process = start(tmp_path / "killed", *overrides)
-        before = len(list(checkpoints.glob("step-*"))) and max(checkpoints.glob("step-*"))
-        while (process.poll() is None and not (found := sorted(checkpoints.glob("step-*")))) or found[-1] == before:
+        before = set(checkpoints.glob("step-*"))
+        process = forked(tmp_path / "output.txt", train.main, arguments(tmp_path / "killed", *overrides))
+        while process.is_alive() and not set(checkpoints.glob("step-*")) - before:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert kill or process.returncode == -signal.SIGKILL
+        process.kill()
+        process.join()
+        assert kill or process.exitcode == -signal.SIGKILL
     assert run(tmp_path / "killed", *overrides) == 0
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 

@@ -16,12 +16,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
+from tests.launch import forked
 from tests.no_waiting import WAITS, NoWaiting, WaitedError
-from tests.runs import ROOT, assert_close, at_step, fingerprint, networks, run, start
+from tests.runs import ROOT, arguments, assert_close, at_step, fingerprint, networks, run
 from utils.config import loading as config
 from utils.errors import UserError
+from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
 from utils.tasks import generation
+
+OWN_FEATURES = RunFolder.features  # in the other tests all runs share a folder
 
 
 def test_run_folder_holds_everything(tmp_path):
@@ -50,10 +54,11 @@ def test_run_folder_holds_everything(tmp_path):
     assert "config/text_summary" in tags["tensors"]
 
 
-def test_output_in_a_pipe_is_lines_and_ends_with_the_places(tmp_path):
-    process = start(tmp_path)
-    output, _ = process.communicate()
-    assert process.returncode == 0
+def test_output_in_a_file_is_lines_and_ends_with_the_places(tmp_path):
+    process = forked(tmp_path / "output.txt", train.main, arguments(tmp_path))
+    process.join()
+    assert process.exitcode == 0
+    output = (tmp_path / "output.txt").read_bytes().decode()
     assert "\r" not in output
     assert "step 4/12" in output
     last = output.splitlines()[-1]
@@ -247,7 +252,8 @@ def test_a_metric_that_the_data_cannot_give_is_refused_at_the_start(tmp_path):
     assert not (tmp_path / "digits/checkpoints").exists()
 
 
-def test_the_best_images_are_kept_by_the_frechet_distance(tmp_path, capsys):
+def test_the_best_images_are_kept_by_the_frechet_distance(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(RunFolder, "features", OWN_FEATURES)
     assert run(tmp_path, "checkpoint.best=frechet distance", "evaluate.every=6") == 0
     assert "best Fréchet distance: " in capsys.readouterr().out
     (best,) = (tmp_path / "digits/best").iterdir()

@@ -216,19 +216,26 @@ def test_packs_of_any_size(objective, pack, packs, width, names, together):
         check(plan, game, objective, batch, SeededDraw(n), Strengths(penalties(*sorted(names))))
 
 
-@pytest.mark.parametrize("gamma", [*SLOPES, "dragan", "all"])
-@every_plan
-def test_same_gradients_with_a_compiled_critic(monkeypatch, plan, gamma):
-    """Scores and slope come out of one compiled function, whole (fullgraph)."""
+@pytest.fixture(scope="module", params=PLANS)
+def compiled(request):
+    """A plan's name and two equal games, the first with a compiled critic: all penalties share what is compiled."""
     torch._dynamo.reset()  # it counts how often a function is compiled
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options))
     options = {"norm": "group", "augment": AUGMENTATIONS["ada"], "probability": Probability(), "conditional": True}
     game, plain = image_game(**options), image_game(**options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", dynamic=False, **options))
+        game.critic.forward = with_slope(game.critic)
+    return request.param, game, plain
+
+
+@pytest.mark.parametrize("gamma", [*SLOPES, "dragan", "all"])
+def test_same_gradients_with_a_compiled_critic(compiled, gamma):
+    """Scores and slope come out of one compiled function, whole (fullgraph)."""
+    plan, game, plain = compiled
     objective, batch, draw = OBJECTIVES["relativistic"], image_batch(), SeededDraw(4)
     strengths = Strengths(penalties(*EVERY_PENALTY[gamma]))
     want = separate_passes(plan, plain, objective, batch, draw, strengths)
-    game.critic.forward = with_slope(game.critic)
     assert_same(play_turns(PLANS[plan](game, objective, [(batch, draw)], strengths), game), want, EXACT)
 
 

@@ -86,7 +86,7 @@ def has_key(config: Config, key: str) -> bool:
     return not section or hasattr(getattr(config, section), name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=CHOICES), st.sampled_from(sorted(FAMILIES)))
 @example({"run.name": "no", "run.dir": "1e3", "data.root": "# null: [x"}, "mlp")
 @example({"run.name": "007", "run.dir": "'", "data.root": '"'}, "mlp")
