@@ -10,6 +10,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 torch.set_num_threads(1)  # two test processes share two cores
 
 
+# Files of tests that take many seconds each.
+LONG = ("test_kills.py", "test_slurm.py", "test_processes.py", "test_lost_processes.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests come first: at the end one test process would wait for the other's."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_accelerate():
     """Every test begins with the settings of a fresh process."""

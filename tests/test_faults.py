@@ -217,12 +217,21 @@ def test_a_folder_that_becomes_read_only_stops_the_run(whole):
 # --- Signals while the loop does something else
 
 
+SHOWING = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> Path:
+    """A run that draws and evaluates on its way, and that nobody stopped."""
+    folder = tmp_path_factory.mktemp("shown")
+    assert run(folder, *SHOWING) == 0
+    return folder
+
+
 @pytest.mark.parametrize("what", ["picture", "evaluate"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, what, number):
+def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeypatch, shown, what, number):
     """A minute's work is given up at once, the step's checkpoint written; the next start redoes it."""
-    words = ["sample.every=6", "evaluate.every=6", "checkpoint.every=5", *STEADY]
-    assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
 
         def last_long(*given):
@@ -232,13 +241,13 @@ def test_a_signal_interrupts_sampling_and_evaluation_and_saves(tmp_path, monkeyp
 
         patch.setattr(Generation, what, last_long)
         begin = time.monotonic()
-        assert run(tmp_path / "parts", *words) == 75
+        assert run(tmp_path, *SHOWING) == 75
         assert time.monotonic() - begin < 30
-    assert checkpoints(tmp_path / "parts") == ["step-00000005", "step-00000006"]
-    assert run(tmp_path / "parts", *words) == 0
-    assert fingerprint(tmp_path / "parts") == fingerprint(tmp_path / "whole")
-    assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
-    assert (tmp_path / "parts/digits/samples/step-00000006.png").is_file()
+    assert checkpoints(tmp_path) == ["step-00000005", "step-00000006"]
+    assert run(tmp_path, *SHOWING) == 0
+    assert fingerprint(tmp_path) == fingerprint(shown)
+    assert measured(tmp_path) == measured(shown)
+    assert (tmp_path / "digits/samples/step-00000006.png").is_file()
 
 
 def test_a_signal_in_the_last_evaluation_leaves_a_run_that_is_not_finished(tmp_path, monkeypatch, capsys):
@@ -250,18 +259,16 @@ def test_a_signal_in_the_last_evaluation_leaves_a_run_that_is_not_finished(tmp_p
     assert "Finished at step 12" in capsys.readouterr().out
 
 
-def test_a_signal_while_a_resumed_run_catches_up_loses_nothing(tmp_path, monkeypatch):
+def test_a_signal_while_a_resumed_run_catches_up_loses_nothing(tmp_path, monkeypatch, shown):
     """Stopped in step 6, whose evaluation is due, and again while the next start redoes it."""
-    words = ["sample.every=6", "evaluate.every=6", *STEADY]
-    assert run(tmp_path / "whole", *words) == 0
     with monkeypatch.context() as patch:
         signal_at(patch, 5)
-        assert run(tmp_path / "parts", *words) == 75
+        assert run(tmp_path, *SHOWING) == 75
     with monkeypatch.context() as patch:
         patch.setattr(Generation, "evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        assert run(tmp_path / "parts", *words) == 75
-    assert run(tmp_path / "parts", *words) == 0
-    assert measured(tmp_path / "parts") == measured(tmp_path / "whole")
+        assert run(tmp_path, *SHOWING) == 75
+    assert run(tmp_path, *SHOWING) == 0
+    assert measured(tmp_path) == measured(shown)
 
 
 def measured(folder: Path) -> list[tuple]:

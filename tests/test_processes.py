@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import importlib
 import json
 import os
 import signal
@@ -129,7 +128,6 @@ def test_a_compiled_penalised_critic_is_not_cut_into_buckets(tmp_path):
     """Of more than 1 MB, the first bucket's size. A backend without code generation spares the test a minute."""
     words = [*APART, "train.steps=3", "penalty.r1=1", "data.resolution=32", "data.fit=pad", "model.critic_width=40"]
     assert run(tmp_path / "plain", *words) == 0
-    importlib.import_module("torch._dynamo")  # once, for both of the processes
     launched(tmp_path, 2, train_compiled, arguments(tmp_path / "compiled", *words, "train.compile=true"))
     assert_close(networks(tmp_path / "compiled", 3), networks(tmp_path / "plain", 3), 1e-9)
 

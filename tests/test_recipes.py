@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torchvision.models.resnet import BasicBlock, ResNet
 
 import train
 from adversarial.rules import RULES
@@ -48,6 +49,7 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         monkeypatch.setitem(domains.DOMAINS, name, stand_in(domains.DOMAINS, name, random_pair))
     for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
         monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
+    monkeypatch.setattr("torchvision.models.get_model", lambda name: NarrowResNet(BasicBlock, [1, 1, 1, 1]))
     command = [*words(recipe), f"update.rule={rule}"]
     given = config.load(recipe, [])
     if getattr(given.game, "method", None) == "adda":
@@ -73,6 +75,13 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
     assert "Resumed from" in (tmp_path / recipe.stem / "log.txt").read_text()
     assert fingerprint(tmp_path, recipe.stem) == whole
     assert (tmp_path / recipe.stem / "samples/step-00000003.png").is_file()
+
+
+class NarrowResNet(ResNet):
+    """With a sixteenth of the channels, so that its checkpoints are small."""
+
+    def _make_layer(self, block, planes, *arguments, **options):
+        return super()._make_layer(block, planes // 16, *arguments, **options)
 
 
 CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1}
