@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import train
 from utils.config import loading as config
+from utils.config.sections import Config
 from utils.run.signals import StopSignals
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup
@@ -48,14 +49,14 @@ QUICK = ["train.steps=12", "log.every=4", "sample.every=6", "checkpoint.every=5"
 
 def arguments(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> list[str]:
     """The command line of a tiny run of ``recipe`` in ``folder``."""
-    tiny = TINY[family_of(ROOT / recipe)]
+    tiny = TINY[loaded(ROOT / recipe).model.name]
     return [str(ROOT / recipe), *tiny, *SMALL, *QUICK, f"run.dir={folder}", *DEVICE, *overrides]
 
 
 @functools.cache
-def family_of(recipe: Path) -> str:
-    """The networks' name in a recipe."""
-    return config.load(recipe, []).model.name
+def loaded(recipe: Path) -> Config:
+    """The config of a recipe as it stands, read once: it is not to be changed."""
+    return config.load(recipe, [])
 
 
 def run(folder: Path, *overrides: str, recipe: str = "configs/digits.yaml") -> int:

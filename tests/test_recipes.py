@@ -12,8 +12,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 import train
 from adversarial.rules import RULES
-from tests.runs import ROOT, SMALL, TINY, family_of, fingerprint, stand_in
-from utils.config import loading as config
+from tests.runs import ROOT, SMALL, TINY, fingerprint, loaded, stand_in
 from utils.config.identity import differences, flat, identity
 from utils.config.sections import Config, named_sections
 from utils.data import datasets, domains
@@ -51,7 +50,7 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
         monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     monkeypatch.setattr("torchvision.models.get_model", lambda name: NarrowResNet(BasicBlock, [1, 1, 1, 1]))
     command = [*words(recipe), f"update.rule={rule}"]
-    given = config.load(recipe, [])
+    given = loaded(recipe)
     if getattr(given.game, "method", None) == "adda":
         former = [
             *words(recipe),
@@ -90,7 +89,7 @@ CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1}
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_has_networks_of_its_own_size(recipe):
     """At full width and resolution, on a device without memory; an update rule may refuse the critic only later."""
-    cfg = config.load(recipe, [])
+    cfg = loaded(recipe)
     task = task_of(cfg)
     images = (CHANNELS.get(cfg.data.name, 3), *[getattr(cfg.data, "resolution", None)] * 2)  # points have none
     shape = (2,) if cfg.model.name in ("mlp", "dense") else images
@@ -101,7 +100,7 @@ def test_recipe_has_networks_of_its_own_size(recipe):
 
 def words(recipe: Path) -> list[str]:
     """The command line of a tiny run."""
-    return [str(recipe), *TINY[family_of(recipe)], *SMALL, *QUICK, "run.device=cpu"]
+    return [str(recipe), *TINY[loaded(recipe).model.name], *SMALL, *QUICK, "run.device=cpu"]
 
 
 def random_pair(data: Any, seed: int) -> Pair:
@@ -147,8 +146,8 @@ def test_recipe_is_short_and_says_what_to_expect(recipe):
 
     own = OmegaConf.to_container(OmegaConf.load(recipe))
     base = own.pop("base", None)
-    given = flat(config.load(recipe, []))
-    before = flat(config.load(recipe.parent / base, []) if base else _defaults(own))
+    given = flat(loaded(recipe))
+    before = flat(loaded(recipe.parent / base) if base else _defaults(own))
     keys = [f"{section}.{key}" for section, values in own.items() for key in values]
     assert [key for key in keys if given[key] == before.get(key) and not key.endswith(".name")] == []
     repeated = [key for key in keys if isinstance(before.get(key), dict) and same_items(own, before, key)]
@@ -164,7 +163,7 @@ def same_items(own: dict, before: dict, key: str) -> bool:
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if "base" in OmegaConf.load(path)], ids=lambda p: p.stem)
 def test_recipe_differs_from_its_base_by_more_than_noise(recipe):
     """By what is played, on what, how, or by whom: not by lengths of runs and intervals alone."""
-    given, before = (identity(config.load(path, [])) for path in (recipe, recipe.parent / base_of(recipe)))
+    given, before = (identity(loaded(path)) for path in (recipe, recipe.parent / base_of(recipe)))
     different = {line.split(".")[0] for line in differences(before, given)}
     assert different & {"data", "model", "game", "update", "penalty", "augment"}
 

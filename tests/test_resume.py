@@ -47,6 +47,12 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _quick_probe(monkeypatch):
+    """These tests look at what is reported of the probe critic, not at how good it is."""
+    monkeypatch.setattr("utils.evaluation.domain_critics.PROBE_STEPS", 3)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Callable[[str], Path]:
     """The folder of a variant's run that nobody stopped, which is trained once."""
