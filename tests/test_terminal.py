@@ -21,11 +21,17 @@ train.errors.run(train.main)
 """
 
 
+def interruptible(*command: str) -> subprocess.Popen:
+    """A process that heeds Ctrl-C even where these tests are a shell's background job, which does not."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
+
+
 def test_a_second_interrupt_ends_a_run_whose_disk_hangs(tmp_path):
     """Nothing waits for the thread that writes, neither the loop nor Python's own end."""
     words = arguments(tmp_path, "train.steps=100000", "checkpoint.every=1", recipe="configs/ring.yaml")
     script = STUCK.format(root=str(ROOT), words=words)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(sys.executable, "-c", script) as process:
         while b"stuck" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
@@ -38,8 +44,7 @@ def test_a_second_interrupt_ends_a_run_whose_disk_hangs(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
 def test_an_interrupt_during_the_imports_shows_no_trace(tmp_path, seconds):
-    command = [sys.executable, str(ROOT / "train.py"), *arguments(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(sys.executable, str(ROOT / "train.py"), *arguments(tmp_path)) as process:
         while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
             time.sleep(0.01)
         time.sleep(seconds)
