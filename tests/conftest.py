@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 torch.set_num_threads(1)  # two test processes share two cores
 
 
-# Files of tests that take many seconds each.
+# Files of tests that take seconds each.
 LONG = ("test_kills.py", "test_slurm.py", "test_processes.py", "test_lost_processes.py", "test_faults.py")
 
 
@@ -45,7 +45,7 @@ def _quick_measurements(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "STEPS", 5)
         patch.setattr(RunFolder, "features", tmp_path_factory.mktemp("features"))
-        digits = cache(image_sets.digit_splits)
+        digits = cache(image_sets.digit_splits)  # each run would parse the text that they are in
         for module in (image_sets, image_pairs):
             patch.setattr(module, "digit_splits", digits)
         yield
