@@ -20,7 +20,6 @@ import train
 from tests import play_in_processes
 from tests.launch import Launch, launched
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
-from utils.evaluation import classifier
 from utils.run.folder import RunFolder
 from utils.run.log import records
 from utils.tasks.generation import Generation
@@ -203,11 +202,10 @@ def train_poisoned(words: list[str]) -> int:
     return train.main(words)
 
 
-def test_the_last_evaluation_is_shared_and_a_signal_in_it_ends_all_with_the_same_code(tmp_path, monkeypatch):
+def test_the_last_evaluation_is_shared_and_a_signal_in_it_ends_all_with_the_same_code(tmp_path):
     """The numbers are those of one process, bit for bit, though each process has BatchNorm's statistics of its own:
     images are made and read in the same batches.
     """
-    monkeypatch.setattr(classifier, "STEPS", 2)
     words = arguments(tmp_path, "evaluate.samples=250", "game.conditional=true")
     for rank, method in ((0, "evaluate"), (1, "share")):
         assert Launch(tmp_path, 2, train_and_signal, words, str(rank), method).end() == [75, 75]
