@@ -221,7 +221,7 @@ class ProcessGroup:
     def copy_of_first(self, tensors: Iterable[Tensor]) -> None:
         """Give ``tensors`` of every process the values that they have in the first."""
         for tensor in tensors if self.size > 1 else ():
-            values = tensor.cpu()
+            values = tensor.cpu().contiguous()
             distributed.broadcast(values, 0, group=self._group)
             tensor.copy_(values)
 
