@@ -59,7 +59,7 @@ def test_long_work_of_one_loses_nobody_and_the_error_of_one_ends_all(tmp_path):
 
 def train_with_an_error_of_one(words: list[str]) -> int:
     """Train, with an evaluation of three seconds and an error of the second process in step 3."""
-    Generation.evaluate = lambda *_: time.sleep(3) or []
+    Generation.share, Generation.evaluate = lambda *_: None, lambda *_: time.sleep(3) or []
     original = train.train_step
 
     def train_step(cfg, game, players, batches, recorder, step):

@@ -14,10 +14,13 @@ import torch
 import torch.distributed.run
 from PIL import Image
 
+import evaluate
 import train
 from tests import play_in_processes
 from tests.launch import Launch, launched
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
+from utils.run.folder import RunFolder
+from utils.run.log import records
 from utils.tasks.generation import Generation
 from utils.training import checkpoint
 from utils.training.players import Players
@@ -199,14 +202,38 @@ def train_poisoned(words: list[str]) -> int:
     return train.main(words)
 
 
-def test_a_signal_in_the_last_evaluation_ends_all_with_the_same_code(tmp_path):
-    assert Launch(tmp_path, 2, train_and_signal, arguments(tmp_path)).end() == [75, 75]
-    launched(tmp_path, 2, train.main, arguments(tmp_path))
+def test_the_last_evaluation_is_shared_and_a_signal_in_it_ends_all_with_the_same_code(tmp_path):
+    """The numbers are those of one process, bit for bit, though each process has BatchNorm's statistics of its own:
+    images are made and read in the same batches.
+    """
+    words = arguments(tmp_path, "evaluate.samples=250", "game.conditional=true")
+    for rank, method in ((0, "evaluate"), (1, "share")):
+        assert Launch(tmp_path, 2, train_and_signal, words, str(rank), method).end() == [75, 75]
+    launched(tmp_path, 2, train_and_note_shares, tmp_path, [*words, "train.steps=24"])
+    assert [_text(tmp_path / f"share-{rank}.txt") for rank in range(2)] == ["200", "50"]
+    measured = {r["metric"]: r["value"] for r in records(RunFolder(tmp_path / "digits")) if r["kind"] == "metric"}
+    assert evaluate.main([str(tmp_path / "digits")]) == 0
+    alone = map(json.loads, _text(tmp_path / "digits/evaluations.jsonl").splitlines())
+    assert measured == {record["metric"]: record["value"] for record in alone}
 
 
-def train_and_signal(words: list[str]) -> int:
-    """Train, with a signal to the first process alone while it evaluates the end."""
-    Generation.evaluate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+def train_and_signal(words: list[str], rank: str, method: str) -> int:
+    """Train, with a signal to one process alone in its part of the last evaluation."""
+    if os.environ["RANK"] == rank:
+        setattr(Generation, method, lambda *_, **given: os.kill(os.getpid(), signal.SIGTERM))
+    return train.main(words)
+
+
+def train_and_note_shares(folder: Path, words: list[str]) -> int:
+    """Train, and leave in a folder how many images this process has drawn of an evaluation."""
+    share = Generation.share
+
+    def noted(*given):
+        found = share(*given)
+        (folder / f"share-{os.environ['RANK']}.txt").write_text(str(len(found.features.x)))
+        return found
+
+    Generation.share = noted
     return train.main(words)
 
 

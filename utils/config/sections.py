@@ -81,6 +81,8 @@ class GenerationConfig(GameConfig):
     metrics = (
         "modes", "high quality", "reverse KL", "recognised", "rarest class", "class score", "Fréchet distance",
         "kernel distance", "precision", "recall", "density", "coverage", "intra-class Fréchet distance",
+        "intra-class kernel distance", "intra-class precision", "intra-class recall", "intra-class density",
+        "intra-class coverage",
     )  # fmt: skip
 
     name: str = "generation"  # the game: generation (a GAN), adaptation (two domains) or invariance (K attributes)

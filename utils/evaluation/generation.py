@@ -6,6 +6,7 @@ of ``metrics``; stacked digits by the digits that a classifier reads in them.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,21 @@ from utils.evaluation.features import Features, features_of, real_features
 from utils.evaluation.metrics import IMAGE_METRICS, Measured
 from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record, record
-from utils.evaluation.sampling import drawn_images, every_class, latents, sample
-from utils.evaluation.spaces import NAMING_CLASSES, Request, automatic, check_space, space_of
+from utils.evaluation.sampling import drawn_images, every_class, latents, sample, share
+from utils.evaluation.spaces import NAMING_CLASSES, Request, Space, automatic, check_space, space_of
 
 # Published names, and what they stand for: Inception's features, the whole training split, and as many samples.
 PUBLISHED = {"Fréchet distance": "FID", "kernel distance": "KID", "class score": "Inception score"}
 PUBLISHED_SAMPLES = 50_000
 
 Drawn = tuple[Tensor, Tensor | None]  # latents, and the classes that images are drawn of
+
+
+class Share(NamedTuple):
+    """Features of the part of the generated images that one process draws, and the sha256 of the network."""
+
+    features: Features
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -45,22 +53,48 @@ class Settings:
     features_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def evaluate(generator: nn.Module, data: DataSet, settings: Settings, folder: Path) -> list[Record]:
+def evaluate(
+    generator: nn.Module, data: DataSet, settings: Settings, folder: Path, made: Features | None = None
+) -> list[Record]:
     """Metrics of generated images or points, one record each.
 
     A record says: value, metric, unit, what real images get, feature space and sha256 of its weights, resizer,
     reference set, split and size, N, seed. What holds for all runs is read from ``folder``, or computed and kept there.
+    ``made`` are the features of all ``share_of``; None: they are computed here.
     """
     drawn = _drawn(data, settings)
-    device = next(generator.parameters()).device
     if data.modes is not None:
         records = _points(sample(generator, *drawn), data)
-    elif data.channel is not None:
-        records = _stacks(generator, drawn, data, settings, folder, device)
     else:
-        records = _images(generator, drawn, data, settings, folder, device)
+        space = space_of(*_space(data, settings, folder, next(generator.parameters()).device))
+        made = made or _read(space, generator, drawn, data)
+        measure = _images if data.channel is None else _stacks
+        records = measure(made, space, data, settings, folder)
     common = {"samples": settings.samples, "seed": settings.seed, "truncation": None, "resizer": None}
     return [{**common, **record} for record in records]
+
+
+def share_of(
+    generator: nn.Module, data: DataSet, settings: Settings, folder: Path, rank: int, size: int
+) -> Share | None:
+    """The share of one of ``size`` processes of the images that ``evaluate`` measures; in the order of their ranks they
+    are all of them. None where a process is left without any, and for points, which one process draws.
+    """
+    latent, label = _drawn(data, settings)
+    rows = share(len(latent), rank, size)
+    if data.modes is not None or not len(latent[rows]):
+        return None
+    space = space_of(*_space(data, settings, folder, next(generator.parameters()).device))
+    return Share(_read(space, generator, (latent[rows], None if label is None else label[rows]), data), space.sha256)
+
+
+def _read(space: Space, generator: nn.Module, drawn: Drawn, data: DataSet) -> Features:
+    """Features of generated images, or of each channel of stacked digits."""
+    images, label = drawn_images(generator, *drawn), drawn[1]
+    if data.channel is None:
+        return features_of(space, images, len(drawn[0]), "generated images", label)
+    channels = (batch.flatten(0, 1)[:, None] for batch in images)
+    return features_of(space, channels, 3 * len(drawn[0]), "generated digits", None)
 
 
 def beside(generator: nn.Module, data: DataSet, settings: Settings, pairs: list[list[int]]) -> Tensor:
@@ -111,12 +145,16 @@ def check(data: DataSet, settings: Settings, folder: Path, device: torch.device)
             f"The {split} split of data set '{data.name}' has {len(reference)} image, and metrics need at least 2: add "
             "some, or choose the other split with evaluate.reference."
         )
-    check_space(settings.features, _request(data, settings, folder, device))
+    check_space(*_space(data, settings, folder, device))
 
 
-def _request(data: DataSet, settings: Settings, folder: Path, device: torch.device) -> Request:
+def _space(data: DataSet, settings: Settings, folder: Path, device: torch.device) -> tuple[str, Request]:
+    """The name of the feature space, and what it is asked for with."""
+    if data.channel is not None:
+        return "classifier", Request(data.channel, folder, device)
     mean, std = tuple(settings.features_mean), tuple(settings.features_std)
-    return Request(data, folder, device, settings.features_file, settings.features_resolution, mean, std)
+    request = Request(data, folder, device, settings.features_file, settings.features_resolution, mean, std)
+    return settings.features, request
 
 
 def _reference(data: DataSet, settings: Settings) -> tuple[str, Samples]:
@@ -144,16 +182,12 @@ def _points(points: Tensor, data: DataSet) -> list[Record]:
     ]
 
 
-def _images(
-    generator: nn.Module, drawn: Drawn, data: DataSet, settings: Settings, folder: Path, device: torch.device
-) -> list[Record]:
-    space = space_of(settings.features, _request(data, settings, folder, device))
+def _images(made: Features, space: Space, data: DataSet, settings: Settings, folder: Path) -> list[Record]:
     split, reference_samples = _reference(data, settings)
     splits = {"training": real_features(space, data.train, settings.reference_samples, folder), "held-out": None}
     if data.test is not None:
         splits["held-out"] = real_features(space, data.test, settings.reference_samples, folder)
     other = splits["training" if split == "held-out" else "held-out"]
-    made = features_of(space, drawn_images(generator, *drawn), settings.samples, "generated images", drawn[1])
     measured = Measured(
         space, made, splits[split], None if other is None else other.some(settings.samples), splits["training"],
         splits["held-out"], split,
@@ -167,15 +201,10 @@ def _images(
     return [_accuracy(measured.held_out, data, about), *records] if space.knows_classes else records
 
 
-def _stacks(
-    generator: nn.Module, drawn: Drawn, data: DataSet, settings: Settings, folder: Path, device: torch.device
-) -> list[Record]:
+def _stacks(made: Features, space: Space, data: DataSet, settings: Settings, folder: Path) -> list[Record]:
     """The protocol of stacked MNIST (Metz et al. 2017, section 3.3.1; 26,000 images in PacGAN): a classifier of single
     digits reads each channel, and a triple of digits that occurs is a mode that was found.
     """
-    space = space_of("classifier", Request(data.channel, folder, device))
-    channels = (images.flatten(0, 1)[:, None] for images in drawn_images(generator, *drawn))
-    made = features_of(space, channels, 3 * settings.samples, "generated digits", None)
     digits = made.probability.argmax(1).unflatten(0, (-1, 3))
     count = torch.bincount(stacked_label(digits), minlength=data.classes).double()
     held_out = real_features(space, data.channel.test, settings.reference_samples, folder)

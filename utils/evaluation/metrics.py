@@ -1,8 +1,9 @@
 """Metrics of generated images, each a function of their features and those of real images."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -52,6 +53,31 @@ class Measured:
         """The metrics of neighbours of the generated images, and of the other real ones."""
         reference = self.some_reference
         return manifold_metrics(self.made.x, reference), self.of_real(lambda a, _: manifold_metrics(a, reference))
+
+    @cached_property
+    def classes(self) -> list["Measured"]:
+        """The same of each class alone; ``real`` is None where there are fewer than two images of it."""
+
+        def of_class(features: Features, k: int) -> Features:
+            return features.part(features.label == k)
+
+        parts = []
+        for k in self.reference.label.unique().tolist():
+            real = None if self.real is None else of_class(self.real, k)
+            real = None if real is None or len(real.x) < 2 else real
+            parts.append(replace(self, made=of_class(self.made, k), reference=of_class(self.reference, k), real=real))
+        return parts
+
+    @property
+    def too_few(self) -> str:
+        """Which class has too few images to be measured alone, and what helps; "" where all have enough."""
+        made, reference = self.made.label, self.reference.label
+        for k in sorted(set(made.tolist()) | set(reference.tolist())):
+            counts = [int((label == k).sum()) for label in (made, reference)]
+            if min(counts) < 2:
+                remedy = "raise evaluate.samples" if counts[0] < 2 else "raise evaluate.reference_samples"
+                return f": class {k} has fewer than two images; {remedy}"
+        return ""
 
 
 def manifold_metrics(made: Tensor, real: Tensor) -> dict[str, float]:
@@ -111,7 +137,7 @@ def kernel(measured: Measured) -> Record:
     value, error = kernel_distance(measured.made.x, reference)
     about = {"higher_is_better": False, "standard_error": error}
     about["real"] = measured.of_real(lambda a, _: kernel_distance(a, reference)[0])
-    return record("kernel distance", value, "", f" ± {error:.2g} to the {measured.split} split", **about)
+    return record("kernel distance", value, "", f" to the {measured.split} split", **about)
 
 
 def precision(measured: Measured) -> Record:
@@ -153,26 +179,25 @@ def nearest_training_image(measured: Measured) -> Record:
     return record("nearest training image", 100 * found.nearer, "%", note, **about, neighbours=pairs)
 
 
-def intra_class(measured: Measured) -> Record:
-    """The mean over classes of the Fréchet distance within each (Miyato and Koyama 2018)."""
-    about = {"higher_is_better": False, "real": None}
-    name, made, reference = "intra-class Fréchet distance", measured.made, measured.reference
-    for k in sorted(set(made.label.tolist()) | set(reference.label.tolist())):
-        counts = [int((features.label == k).sum()) for features in (made, reference)]
-        if min(counts) < 2:
-            remedy = "raise evaluate.samples" if counts[0] < 2 else "raise evaluate.reference_samples"
-            return record(name, None, "", f": class {k} has fewer than two images; {remedy}", **about)
-    value, per_class = _per_class(made, reference)
-    if measured.real is not None and all(int(n) > 1 for n in torch.bincount(measured.real.label)):
-        about["real"], _ = _per_class(measured.real, reference)
-    return record(name, value, "", f" to the {measured.split} split, mean of classes", **about, per_class=per_class)
-
-
-def _per_class(made: Features, reference: Features) -> tuple[float, list[float]]:
-    """The Fréchet distance within each class of the reference, and their mean."""
-    classes = reference.label.unique().tolist()
-    found = [frechet_distance(made.x[made.label == k], reference.x[reference.label == k]) for k in classes]
-    return sum(found) / len(found), found
+def intra_class(metric: Callable[[Measured], Record], measured: Measured) -> Record:
+    """The mean over classes of a metric of the images of each, as Miyato and Koyama 2018 take that of the Fréchet
+    distance.
+    """
+    if missing := measured.too_few:
+        whole = metric(measured)  # for its name and direction
+        about = {"higher_is_better": whole["higher_is_better"], "real": None}
+        return record(f"intra-class {whole['metric']}", None, "", missing, **about)
+    parts = measured.classes
+    found = [metric(part) for part in parts]
+    values, real = [part["value"] for part in found], [part["real"] for part in found]
+    about = {"higher_is_better": found[0]["higher_is_better"], "per_class": values}
+    about["real"] = None if None in real else sum(real) / len(real)
+    if "standard_error" in found[0]:
+        about["standard_error"] = math.hypot(*(part["standard_error"] for part in found)) / len(found)
+    # That of the class with the fewest images says whether there are enough of them.
+    fewest = min(range(len(parts)), key=lambda i: min(len(parts[i].made.x), len(parts[i].reference.x)))
+    note = f"{found[fewest]['note']}, mean of {len(found)} classes"
+    return record(f"intra-class {found[0]['metric']}", sum(values) / len(values), "", note, **about)
 
 
 class Metric(NamedTuple):
@@ -194,5 +219,10 @@ IMAGE_METRICS = {
     "density": Metric(density),
     "coverage": Metric(coverage),
     "nearest training image": Metric(nearest_training_image, needs="held-out"),
-    "intra-class Fréchet distance": Metric(intra_class, needs="labels"),
+    "intra-class Fréchet distance": Metric(partial(intra_class, frechet), needs="labels"),
+    "intra-class kernel distance": Metric(partial(intra_class, kernel), needs="labels"),
+    "intra-class precision": Metric(partial(intra_class, precision), needs="labels"),
+    "intra-class recall": Metric(partial(intra_class, recall), needs="labels"),
+    "intra-class density": Metric(partial(intra_class, density), needs="labels"),
+    "intra-class coverage": Metric(partial(intra_class, coverage), needs="labels"),
 }

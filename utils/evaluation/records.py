@@ -18,7 +18,12 @@ def record(metric: str, value: float | None, unit: str, note: str, **about: Any)
 
 def describe(records: list[Record]) -> list[str]:
     """A line of text for each record; what real images get stands beside what generated ones do."""
-    return [f"{r['metric']}: {_with_unit(r['value'], r)}{r['note']}{_beside(r)}" for r in records]
+    return [f"{r['metric']}: {_with_unit(r['value'], r)}{_error(r)}{r['note']}{_beside(r)}" for r in records]
+
+
+def _error(record: Record) -> str:
+    error = record.get("standard_error")
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def _beside(record: Record) -> str:

@@ -45,6 +45,14 @@ def latent_blocks(dimension: int, seed: int, truncation: float | None = None) ->
             yield nn.init.trunc_normal_(block, a=-truncation, b=truncation, generator=draw)
 
 
+def share(count: int, rank: int, size: int) -> slice:
+    """The rows of ``count`` latents that one of ``size`` processes draws images of: whole batches, so that every image
+    is made in the batch in which one process alone would make it.
+    """
+    rows = -(-count // (BATCH * size)) * BATCH
+    return slice(rank * rows, (rank + 1) * rows)
+
+
 def every_class(count: int, classes: int) -> Tensor | None:
     """Labels ``[count]``: 0, 1, ..., 0, 1, ...; or None for a generator without classes."""
     return torch.arange(count) % classes if classes else None

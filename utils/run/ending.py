@@ -28,7 +28,8 @@ def finish(config: Config, step: int, saver: Saver, evaluator: Evaluator, stop: 
         return False
     if not evaluator.end(step):
         if log:
-            log.say(f"Stopped before the last evaluation by {stop.name}; the same command redoes it.")
+            who = stop.name or "another process"
+            log.say(f"Stopped before the last evaluation by {who}; the same command redoes it.")
         return False
     saver.finish()
     if log:

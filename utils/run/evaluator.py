@@ -9,12 +9,16 @@ import torch
 from utils import pictures
 from utils.config.sections import Config
 from utils.errors import NotFiniteError, UserError
+from utils.evaluation.features import Features
+from utils.evaluation.generation import Share
 from utils.evaluation.records import describe
+from utils.run.folder import RunFolder
 from utils.run.log import Log, records
 from utils.run.saver import Saver
 from utils.run.signals import Interrupted, StopSignals
 from utils.tasks.registry import Task
 from utils.training.players import Players
+from utils.training.processes import ProcessGroup
 
 
 def due(every: int, step: int) -> bool:
@@ -27,8 +31,26 @@ def uncompiled(config: Config) -> contextlib.AbstractContextManager:
     return torch.compiler.set_stance("force_eager") if config.train.compile else contextlib.nullcontext()
 
 
+def together(group: ProcessGroup, share: Share | None) -> Features | None:
+    """The features of all shares, in the first process. None in the others, and where it has no share.
+
+    Raises UserError where the processes computed them by different networks.
+    """
+    networks = group.gathered(torch.tensor([list(share.sha256.encode())]) if share else None)
+    mine = share.features if share else [None] * len(Features._fields)
+    fields = [group.gathered(values) for values in mine]
+    if not networks:
+        return None
+    if len(torch.cat(networks).unique(dim=0)) > 1:
+        raise UserError(
+            "The processes measure with different feature networks: give all of them the same evaluate.features_file, "
+            "put run.dir on a file system that they share, and run the same command again."
+        )
+    return Features(*(torch.cat(parts) if parts else None for parts in fields))
+
+
 class Evaluator:
-    """Draws and evaluates in the process that has a ``log``; the others only wait for it."""
+    """Draws and evaluates in the process that has a ``log``; the others compute their shares, and wait for it."""
 
     def __init__(
         self, config: Config, task: Task, data: Any, players: Players, log: Log | None, saver: Saver, stop: StopSignals
@@ -83,10 +105,12 @@ class Evaluator:
         """Whether it was not interrupted. Raises NotFiniteError in all processes, so that they roll back together."""
         interrupted, broken = False, None
         try:
+            # First, for only here do processes wait for each other: what comes then may end anywhere in each of them.
+            made = self._made(evaluate and self.log is not None and step != self.evaluated)
             if draw:
                 self.draw(step)
             if evaluate:
-                self.evaluate(step)
+                self.evaluate(step, made)
             if explain:
                 self.explain(step)
         except Interrupted:
@@ -94,8 +118,29 @@ class Evaluator:
         except NotFiniteError as error:
             broken = error
         if self.stop.group.any(broken is not None):
-            raise NotFiniteError(str(broken or "The first process has met NaN in its evaluation."), step - 1)
+            raise NotFiniteError(str(broken or "Another process has met NaN in its evaluation."), step - 1)
         return not interrupted
+
+    def _made(self, wanted: bool) -> Features | None:
+        """Where the first process wants to evaluate: features that each process has computed a share of, in the first.
+
+        None where it computes them all. Raises what stops any of the processes in all of them: Interrupted or, where it
+        was found, NotFiniteError.
+        """
+        group, share, error = self.stop.group, None, None
+        if group.size == 1 or not group.any(wanted):
+            return None
+        # BatchNorm's statistics are each process's own, and those of the first are the run's.
+        group.copy_of_first(self.players.average.buffers())
+        folder = RunFolder.of(self.config).features
+        try:
+            with self.stop.interruptible():
+                share = self.task.share(self.config, self.players, self.data, folder, group.rank, group.size)
+        except (Interrupted, NotFiniteError) as raised:
+            error = raised
+        if group.any(error is not None):
+            raise error or Interrupted
+        return together(group, share)
 
     def draw(self, step: int) -> None:
         """Save the game's picture of the average generator, once a step. Raises Interrupted on a signal."""
@@ -107,15 +152,17 @@ class Evaluator:
         self.log.picture(step, self.task.picture_tag, image)
         self.drawn = step
 
-    def evaluate(self, step: int) -> None:
+    def evaluate(self, step: int, made: Features | None = None) -> None:
         """Measure the average generator, once a step: records in metrics.jsonl, and lines for people.
 
-        Keeps the model if it is the best. Raises Interrupted on a signal, before anything is written.
+        ``made`` are features of its samples where they are known. Keeps the model if it is the best. Raises Interrupted
+        on a signal, before anything is written.
         """
         if not self.log or step == self.evaluated:
             return
+        given = {} if made is None else {"made": made}
         with self.stop.interruptible():
-            measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.features)
+            measured = self.task.evaluate(self.config, self.players, self.data, self.log.folder.features, **given)
         self.log.metrics(step, [{**record, "weights": "ema"} for record in measured])
         for line in describe(measured):
             self.log.say(f"step {step}  {line}")

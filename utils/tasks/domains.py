@@ -74,6 +74,9 @@ class DomainTask:
     def check_evaluation(self, config: Config, data: Domains, folder: Path, device: torch.device) -> None:
         """Nothing to check: the features are the run's own."""
 
+    def share(self, config: Config, players: Players, data: Domains, folder: Path, rank: int, size: int) -> None:
+        """Nothing to share: held-out samples are few, and the first process reads them alone."""
+
     def illustrate(self, config: Config, players: Players, data: Domains, records: list[Record]) -> Pictures:
         """The confusion matrix, where an oracle knows it."""
         made = {}

@@ -26,6 +26,7 @@ from utils.data.samples import DataSet
 from utils.errors import UserError
 from utils.evaluation import generation as evaluation
 from utils.evaluation import sampling
+from utils.evaluation.features import Features
 from utils.evaluation.image_critics import overfitting
 from utils.evaluation.predictions import prepared_batches, subset
 from utils.evaluation.records import Record
@@ -166,9 +167,16 @@ class Generation:
     def check_evaluation(self, config: Config, data: DataSet, folder: Path, device: torch.device) -> None:
         evaluation.check(data, _settings(config), folder, device)
 
-    def evaluate(self, config: Config, players: Players, data: DataSet, folder: Path) -> list[Record]:
-        records = evaluation.evaluate(players.average, data, _settings(config), folder)
+    def evaluate(
+        self, config: Config, players: Players, data: DataSet, folder: Path, made: Features | None = None
+    ) -> list[Record]:
+        records = evaluation.evaluate(players.average, data, _settings(config), folder, made)
         return records + _overfitting(config, players, data)
+
+    def share(
+        self, config: Config, players: Players, data: DataSet, folder: Path, rank: int, size: int
+    ) -> evaluation.Share | None:
+        return evaluation.share_of(players.average, data, _settings(config), folder, rank, size)
 
     def illustrate(self, config: Config, players: Players, data: DataSet, records: list[Record]) -> Pictures:
         """Samples, and below each the training image that is nearest to it."""

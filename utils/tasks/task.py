@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from adversarial.games import Game
 from utils.config.sections import Config
+from utils.evaluation.features import Features
+from utils.evaluation.generation import Share
 from utils.evaluation.records import Record
 from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.players import Players
@@ -112,11 +114,18 @@ class Task(Protocol):
         """Raise UserError before the training for what would stop an evaluation after it."""
         ...
 
-    def evaluate(self, config: Config, players: Players, data: Any, folder: Path) -> list[Record]:
+    def evaluate(
+        self, config: Config, players: Players, data: Any, folder: Path, made: Features | None = None
+    ) -> list[Record]:
         """Records of the averaged generator side.
 
-        What does not depend on the run is read from ``folder``, or computed and kept there.
+        What does not depend on the run is read from ``folder``, or computed and kept there. ``made``, which is given
+        only where the task has shares, are those of all processes together.
         """
+        ...
+
+    def share(self, config: Config, players: Players, data: Any, folder: Path, rank: int, size: int) -> Share | None:
+        """What the process ``rank`` of ``size`` computes of an evaluation; None where the first does it all alone."""
         ...
 
     def illustrate(self, config: Config, players: Players, data: Any, records: list[Record]) -> Pictures:

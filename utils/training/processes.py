@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -199,6 +199,31 @@ class ProcessGroup:
         if self.size == 1 or not values:
             return values
         return self._reduced(torch.tensor(values), distributed.ReduceOp.MIN).tolist()
+
+    def gathered(self, mine: Tensor | None) -> list[Tensor]:
+        """The tensors ``[n, ...]`` of the processes, in their order, in the first process; nothing in the others.
+
+        They are on the CPU, and differ in ``n`` alone. Where the first process has none, no other may have one.
+        """
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        distributed.all_gather(lengths, torch.tensor([0 if mine is None else len(mine)]), group=self._group)
+        if self.rank:
+            if mine is not None:
+                distributed.send(mine.contiguous(), 0, group=self._group)
+            return []
+        others = []
+        for rank, length in enumerate(map(int, lengths)):
+            if rank and length:
+                others.append(mine.new_empty(length, *mine.shape[1:]))
+                distributed.recv(others[-1], rank, group=self._group)
+        return [] if mine is None else [mine, *others]
+
+    def copy_of_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give ``tensors`` of every process the values that they have in the first."""
+        for tensor in tensors if self.size > 1 else ():
+            values = tensor.cpu().contiguous()
+            distributed.broadcast(values, 0, group=self._group)
+            tensor.copy_(values)
 
     def same(self, text: str) -> bool:
         """Whether ``text`` is the same in all processes."""

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from tests.utils.run.scripted import scripted
-from utils.errors import UserError
+from utils.errors import NotFiniteError, UserError
+from utils.evaluation.features import Features
+from utils.evaluation.generation import Share
 from utils.run.evaluator import due
 from utils.run.log import records
 from utils.tasks.task import Explanation
@@ -98,3 +100,87 @@ def test_a_score_without_gradient_is_said_and_ends_nothing(run):
         assert evaluator.show(1)
     assert "step 1  Nothing is explained: The score has no gradient." in run.folder.log.read_text()
     assert explained(run) == []
+
+
+class OneOfTwo:
+    """Stands in for the group of the first of two processes; ``other`` is what the second one answers each time."""
+
+    size, rank = 2, 0
+
+    def __init__(self, other: list[bool], network: str = "a"):
+        self.other, self.network = iter(other), network
+
+    def any(self, mine: bool) -> bool:
+        return next(self.other, False) or mine
+
+    def copy_of_first(self, tensors) -> None:
+        pass
+
+    def gathered(self, mine: torch.Tensor | None) -> list[torch.Tensor]:
+        """As if the second process had the same features, by its own network."""
+        if mine is None:
+            return []
+        return [mine, mine if mine.is_floating_point() else torch.full_like(mine, ord(self.network))]
+
+
+SHARE = Share(Features(torch.arange(6.0).reshape(3, 2), None, None), "a" * 64)
+
+
+@pytest.fixture
+def given(run) -> list:
+    """What the task is given to evaluate, of its share of three images and as many of the other process."""
+    given = []
+    run.task.share = lambda *_: SHARE
+    run.task.evaluate = lambda *_, **more: given.append(more) or []
+    return given
+
+
+def test_shares_of_all_processes_are_evaluated(run, given):
+    with run.begun(0) as (_, _, evaluator):
+        evaluator.stop.group = OneOfTwo([])
+        assert evaluator.show(3)
+        run.task.share = lambda *_: None  # as of points
+        assert evaluator.show(6)
+    assert given[0].keys() == {"made"}
+    assert torch.equal(given[0]["made"].x, torch.cat([SHARE.features.x] * 2))
+    assert given[1] == {}
+
+
+def test_no_share_is_drawn_of_what_is_there_or_not_asked_for(run, given):
+    run.task.share = None  # would fail
+    with run.begun(3) as (_, _, evaluator):
+        evaluator.stop.group, evaluator.evaluated = OneOfTwo([]), 3
+        assert evaluator.show(2)
+        assert evaluator.show(3)
+    assert given == []
+
+
+def test_a_process_that_is_interrupted_in_its_share_ends_the_evaluation_of_all(run, given):
+    with run.begun(0) as (_, _, evaluator):
+        evaluator.stop.group = OneOfTwo([False, True, False, True])  # it evaluates, was interrupted, has no NaN, stops
+        assert not evaluator.show(6)
+    assert shown(run) == ([], [])
+    assert given == []
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_nan_in_a_share_is_an_error_in_all_processes(run, given, here):
+    def broken(*_):
+        raise NotFiniteError("NaN here.")
+
+    if here:
+        run.task.share = broken
+    with run.begun(0) as (_, _, evaluator):
+        evaluator.stop.group = OneOfTwo([False, not here, not here])
+        with pytest.raises(NotFiniteError, match=r"NaN here\." if here else "Another process has met NaN") as caught:
+            evaluator.show(3)
+    assert caught.value.step == 2
+    assert given == []
+
+
+def test_shares_in_different_feature_spaces_are_refused(run, given):
+    with run.begun(0) as (_, _, evaluator):
+        evaluator.stop.group = OneOfTwo([], network="b")
+        with pytest.raises(UserError, match=r"different feature networks: .* evaluate\.features_file"):
+            evaluator.show(3)
+    assert given == []
