@@ -40,6 +40,7 @@ from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
 from utils.run.log import Log, say
+from utils.run.meter import peak_memory
 from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
@@ -208,7 +209,7 @@ def rehearse(cfg: Config) -> int:
         cfg, lambda step: train_step(cfg, game, players, next(feed), recorder, step), device
     )
     if first:
-        print(rehearsal.estimate(cfg, seconds, rehearsal.peak_gib(device), device))
+        print(rehearsal.estimate(cfg, seconds, peak_memory(), device))
     return 0
 
 

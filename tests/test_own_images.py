@@ -91,4 +91,4 @@ def test_steps_are_timed_over_a_whole_cycle_of_lazy_penalties(monkeypatch):
 )
 def test_the_estimate_is_in_a_fitting_unit(seconds, words):
     cfg = loading.load(ROOT / "configs/digits.yaml", [])  # 8,000 steps
-    assert words in rehearsal.estimate(cfg, seconds, 1.0, torch.device("cpu"))
+    assert words in rehearsal.estimate(cfg, seconds, 1024.0, torch.device("cpu"))
