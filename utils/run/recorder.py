@@ -152,7 +152,7 @@ class Recorder:
         self.bar.set_postfix_str(f"{numbers}  {memory}")
         speed = found["images_per_second"]
         time_of_step = 1000 * self.config.train.batch_size / speed if speed else 0.0
-        costs = f"{speed:.0f} images/s  {time_of_step:.1f} ms/step  {memory}  {self._time_left(step)}"
+        costs = f"{speed:.0f} samples/s  {time_of_step:.1f} ms/step  {memory}  {self._time_left(step)}"
         self.log.say(f"step {step}/{self.config.train.steps or '...'}  {numbers}  {costs}", quiet=sys.stderr.isatty())
 
     def _time_left(self, step: int) -> str:

@@ -65,7 +65,7 @@ def _wait(device: torch.device) -> None:
 def estimate(config: Config, seconds: float, mib: float, device: torch.device) -> str:
     """A sentence on what the whole run will take at so many seconds a step."""
     size = config.train.batch_size
-    speed = f"{seconds:.3g} s a step of {size} samples, {mib / 1024:.1f} GiB of memory on {device.type}"
+    speed = f"{seconds:.3g} s a step of {size} samples, {size / seconds:.1f} samples/s, {mib:.0f} MiB on {device.type}"
     if config.train.steps is None:
         return f"{speed}; train.steps=null has no end."
     return (

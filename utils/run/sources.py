@@ -11,6 +11,7 @@ from models import loading
 from models.loading import CONFIG, WEIGHTS
 from utils.config.former import renewed
 from utils.config.identity import identity
+from utils.config.loading import name_a_run
 from utils.config.sections import Config
 from utils.errors import UserError
 from utils.paths import path_of
@@ -64,7 +65,7 @@ def _read(cfg: Config, folder: RunFolder, tell: Callable[[str], None]) -> Checkp
         return of_run(cfg, run, tell)
     if (path / CONFIG).is_file():
         return of_export(cfg, path)
-    raise UserError(f"init.run={path} holds neither a run nor an export: name the folder of one.")
+    raise UserError(f"init.run={path} holds neither a run nor an export: {name_a_run(path)}.")
 
 
 def of_run(cfg: Config, run: RunFolder, tell: Callable[[str], None]) -> Checkpoint:

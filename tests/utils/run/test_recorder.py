@@ -80,11 +80,11 @@ def test_a_line_for_people_says_what_steps_cost(run, monkeypatch):
                         now[0] += 4.0
     lines = [line.split("  ", 1)[1] for line in run.folder.log.read_text().splitlines()]
     memory = [f"{record['peak_memory_mib']} MiB" for record in records(run.folder)]
-    assert [re.sub(r"(\d/8) .* (?=2 images)", r"\1 ", line) for line in lines] == [
-        f"step 2/8 2 images/s  2000.0 ms/step  {memory[0]}  00:12 left",  # 6 steps of 2 s
-        f"step 4/8 2 images/s  2000.0 ms/step  {memory[1]}  00:12 left",  # 4 steps of 3 s
-        f"step 5/8 2 images/s  2000.0 ms/step  {memory[2]}  00:06 left",
-        f"step 7/8 2 images/s  2000.0 ms/step  {memory[3]}  00:03 left",  # a step of (3 * 2 + 4) / 3 s
+    assert [re.sub(r"(\d/8) .* (?=2 samples)", r"\1 ", line) for line in lines] == [
+        f"step 2/8 2 samples/s  2000.0 ms/step  {memory[0]}  00:12 left",  # 6 steps of 2 s
+        f"step 4/8 2 samples/s  2000.0 ms/step  {memory[1]}  00:12 left",  # 4 steps of 3 s
+        f"step 5/8 2 samples/s  2000.0 ms/step  {memory[2]}  00:06 left",
+        f"step 7/8 2 samples/s  2000.0 ms/step  {memory[3]}  00:03 left",  # a step of (3 * 2 + 4) / 3 s
     ]
 
 
