@@ -53,7 +53,7 @@ def rehearse(name: str) -> None:
         for absent in OF_FILES & registry.keys():
             registry[absent] = stand_in(registry, absent, read)
     rehearsal.time = SimpleNamespace(perf_counter=time.process_time)
-    rehearsal.STEPS, rehearsal.PATIENCE = 100, 20.0
+    rehearsal.STEPS, rehearsal.PATIENCE = 100, 5.0
     with tempfile.TemporaryDirectory() as folder:
         words = ["--check-data", "run.device=cpu", "run.threads=1", f"run.dir={folder}"]
         train.main([str(ROOT / f"configs/{name}.yaml"), *words])

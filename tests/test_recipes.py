@@ -186,7 +186,7 @@ def test_loose_words_are_no_time(text):
 
 
 # How long it takes, and where it was measured the sentence that benchmarks/recipes.py prints.
-COST = r" One CPU core: (\d{1,3}(,\d{3})*(\.\d+)?) samples/s, [1-9][\d,]* MiB\\."
+COST = r" One CPU core: (\d{1,3}(,\d{3})*(\.\d+)?) samples/s, [1-9][\d,]* MiB\."
 TIME = rf"((?!samples/s|images/s|MiB|One CPU core).)+\.({COST})?"
 STATUSES = ("published, matched", "ours, stable", "not yet")
 # A figure and the seeds that it is of, or nothing.
