@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, draw samples of the newest checkpoint, write files and say where."""
     options = parser().parse_intermixed_args(arguments)
     chosen = path_of(options.out) if options.out else None
-    forms = (".webp", ".gif") if options.video else (".png",)
+    forms = tuple(f".{form}" for form in pictures.LONGEST_SIDE) if options.video else (".png",)
     if chosen:
         check_output(options.out, chosen, forms)
     if options.each:
@@ -51,15 +51,17 @@ def main(arguments: list[str]) -> int:
 
 def check_output(text: str, path: Path, forms: tuple[str, ...]) -> None:
     """Raise UserError unless ``path``, given as ``text``, is a folder, or a file of one of the ``forms`` that is new or
-    a regular file.
+    a regular file; for MP4 the package that writes it must be installed.
     """
     if path.is_dir():
         return
     if text.endswith("/"):
         raise UserError(f"--out names the folder '{text}', which does not exist: make it, or name a {forms[0]} file.")
     if path.suffix.lower() not in forms:
-        written = "the format that is" if len(forms) == 1 else "the formats that are"
-        raise UserError(f"--out is '{text}' and must end in {' or '.join(forms)}, {written} written.")
+        listed = ", ".join(forms[:-1]) + " or " + forms[-1] if len(forms) > 1 else forms[0]
+        raise UserError(f"--out is '{text}' and must end in {listed}, as it is written in no other format.")
+    if path.suffix.lower() == ".mp4":
+        pictures.check_mp4(text)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UserError(f"--out is '{text}', a link or a device, which a picture would replace: name another file.")
 
@@ -89,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     kinds.add_argument("--video", type=seconds, metavar="SECONDS", help="a film of samples that walk in circles")
     kinds.add_argument("--each", metavar="PLACE", help="every sample as a PNG in this new folder, or .zip for StyleGAN")
     kinds.add_argument("--tsne", action="store_true", default=None, help="games of domains: t-SNE instead of PCA")
-    words.add_argument("--out", help="file to write, PNG (film: .webp, .gif), or a folder (default: the run's samples)")
+    words.add_argument("--out", help="PNG (film: .webp, .gif, .mp4) to write, or a folder (default: the run's samples)")
     return words
 
 

@@ -40,9 +40,11 @@ from utils.run.ending import farewell, finish, is_finished
 from utils.run.evaluator import Evaluator, due
 from utils.run.folder import RunFolder
 from utils.run.log import Log, say
+from utils.run.meter import peak_memory
 from utils.run.recorder import Recorder
 from utils.run.saver import Saver, best_metric
 from utils.run.signals import STOPPED, StopSignals
+from utils.run.sources import agreed_source
 from utils.run.stopwatch import DATA, NETWORKS
 from utils.run.trackers import Trackers
 from utils.run.watch import watched
@@ -143,7 +145,7 @@ def train(cfg: Config) -> int:
         with stop.group.first_alone():  # where a feature network is fetched
             task.check_evaluation(cfg, data, folder.features, accelerator.device)
         generator, critic = task.networks(cfg, task.sizes(data))
-        source = warm.agreed_source(cfg, folder, stop.group, tell) if cfg.init.run and saved is None else None
+        source = agreed_source(cfg, folder, stop.group, tell) if cfg.init.run and saved is None else None
         if saved is None and not (source and "generator" in cfg.init.parts):
             with stop.group.first_alone():  # where weights are fetched
                 task.start(cfg, generator)
@@ -207,7 +209,7 @@ def rehearse(cfg: Config) -> int:
         cfg, lambda step: train_step(cfg, game, players, next(feed), recorder, step), device
     )
     if first:
-        print(rehearsal.estimate(cfg, seconds, rehearsal.peak_gib(device), device))
+        print(rehearsal.estimate(cfg, seconds, peak_memory(), device))
     return 0
 
 

@@ -51,6 +51,8 @@ def read(path: Path) -> Description:
     names = [field.name for field in dataclasses.fields(Description)]
     if not isinstance(content, dict) or content.get("format") != FORMAT or not set(names) <= content.keys():
         raise ValueError(f"{path} does not describe an exported network of format {FORMAT}")
+    if not isinstance(content["model"], dict) or not isinstance(content["shape"], list):
+        raise ValueError(f"{path} has no fields of a network, or no shape of its samples")
     found = Description(**{name: content[name] for name in names})
     return dataclasses.replace(found, shape=tuple(found.shape))
 

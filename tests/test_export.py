@@ -168,7 +168,9 @@ def test_a_network_that_models_does_not_have_is_refused(tmp_path):
         writing.exported(opened._replace(players=other))
 
 
-def test_a_config_of_something_else_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"format": "other"}')
-    with pytest.raises(ValueError, match="does not describe an exported network"):
+@pytest.mark.parametrize("other", [{"format": "other"}, {"model": []}, {"shape": 8}])
+def test_a_config_of_something_else_is_refused(tmp_path, other):
+    fields = {"network": "generator", "family": "mlp", "model": {}, "shape": [2], "classes": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"format": loading.FORMAT, **fields, **other}))
+    with pytest.raises(ValueError, match=r"does not describe|has no fields of a network"):
         loading.load(tmp_path)

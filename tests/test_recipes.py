@@ -143,6 +143,7 @@ def test_recipe_is_short_and_says_what_to_expect(recipe):
     assert all(len(text) >= 3 for _, text in entries)
     assert re.fullmatch(r"[A-Z].{10,70}[^.?!:]", dict(entries)["What"])  # a noun phrase, as --list shows it
     assert status(recipe) in STATUSES
+    assert re.fullmatch(TIME, dict(entries)["Time"])
 
     own = OmegaConf.to_container(OmegaConf.load(recipe))
     base = own.pop("base", None)
@@ -186,6 +187,19 @@ def test_the_readme_lists_every_recipe_with_its_status():
     assert sorted(listed) == sorted((recipe.stem, status(recipe)) for recipe in RECIPES)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["12 samples/s.", "2 minutes. One CPU core: 12 samples/s.", "2 minutes. One CPU core: 12 images/s, 760 MiB.",
+     "2 minutes. One CPU core: 1200 samples/s, 760 MiB.", "2 minutes. One CPU core: 12 samples/s, 760 MiB. Or so.",
+     "2 minutes, 760 MiB.", "One CPU core: 12 samples/s, 760 MiB"],
+)  # fmt: skip
+def test_loose_words_are_no_time(text):
+    assert re.fullmatch(TIME, text) is None
+
+
+# How long it takes, and where it was measured the sentence that benchmarks/recipes.py prints.
+COST = r" One CPU core: (\d{1,3}(,\d{3})*(\.\d+)?) samples/s, [1-9][\d,]* MiB\."
+TIME = rf"((?!samples/s|images/s|MiB|One CPU core).)+\.({COST})?"
 STATUSES = ("published, matched", "ours, stable", "not yet")
 # A figure and the seeds that it is of, or nothing.
 REPRODUCED = r"(published, matched|ours, stable): (?=[^(]*\d)[^(]+\(.*\bseeds? \d.*\)\.|(not yet)\."

@@ -114,7 +114,7 @@ WRONG = {
     "files of points": (["{}/ring", "--each", "{}/new"], "--each is for images"),
     "film of points": (["{}/ring", "--video", "1"], "--video is for images"),
     "truncated film": (["{}/plain", "--truncation", "1", "--video", "1"], "--truncation and --video cannot"),
-    "film as a picture": (["{}/plain", "--video", "1", "--out", "{}/a.png"], "must end in .webp or .gif"),
+    "film as a picture": (["{}/plain", "--video", "1", "--out", "{}/a.png"], "must end in .webp, .gif or .mp4"),
     "mix without styles": (["{}/plain", "--mix", "2"], "is for networks with styles"),
     "mix of all layers": (["{}/styled", "--mix", "4"], "from 1 to 3"),
     "number of a mix's samples": (["{}/styled", "--mix", "2", "--count", "9"], "--count cannot be used"),
@@ -322,6 +322,12 @@ def test_a_film_begins_with_the_grid_and_comes_back(finished, tmp_path, monkeypa
     assert (film[0] == first).all()
     steps = [abs(film[i].astype(float) - film[i - 1]).mean() for i in range(10)]  # the first is from the end
     assert 0 < steps[0] < 2 * max(steps[1:])
+
+
+def test_mp4_without_its_package_is_one_sentence(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"film.mp4' needs the package av: run 'pip install av', or name a .webp"):
+        sample.main([str(finished / "plain"), "--video", "0.4", "--out", str(tmp_path / "film.mp4")])
 
 
 def test_mixtures_have_coarse_styles_from_the_left_and_fine_ones_from_above(finished, monkeypatch):

@@ -1,21 +1,25 @@
 """Pictures for people: grids of images, scatter plots of points. PNG files, and arrays for TensorBoard."""
 
+import importlib.util
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
+
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Matplotlib, scikit-learn, Pillow and torchvision are imported inside functions: commands start faster without them.
+# Matplotlib, scikit-learn, Pillow, PyAV and torchvision are imported inside functions: commands start faster without.
 
 MIN_SIDE = 48  # pixels: smaller images are enlarged, smoothly, because people cannot read strokes in large squares
 FRAMES_PER_SECOND = 25
+LONGEST_SIDE = {"webp": 16383, "gif": 65535, "mp4": 16384}  # pixels of a film, at most
 
 
 def picture(x: Tensor, columns: int, centres: Tensor | None = None, aspect: float | None = None) -> Tensor:
@@ -41,16 +45,48 @@ def save(image: Tensor, path: Path) -> Path:
 
 
 def save_film(frames: Tensor, path: Path) -> Path:
-    """Write uint8 frames ``[T, 3, H, W]`` as a WebP or GIF that begins again at its end, and return the path."""
-    from PIL import Image
+    """Write uint8 frames ``[T, 3, H, W]`` as a WebP or GIF that begins again at its end, or as an MP4; return the path.
 
+    Raises UserError for frames that are larger than the format can be.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    H, W = frames.shape[2:]
+    if max(H, W) > LONGEST_SIDE[form]:
+        raise UserError(
+            f"{path.name} would be of {W} x {H} pixels, and a .{form} has at most {LONGEST_SIDE[form]} a side: ask for "
+            "fewer images (--count) or other --columns."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames)
-    lasting = 1000 // FRAMES_PER_SECOND  # milliseconds
-    form = path.suffix.lower().removeprefix(".")
-    first.save(partial, format=form, save_all=True, append_images=others, duration=lasting, loop=0)
+    if form == "mp4":
+        _write_mp4(frames, partial)
+    else:
+        from PIL import Image
+
+        first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames)
+        lasting = 1000 // FRAMES_PER_SECOND  # milliseconds
+        first.save(partial, format=form, save_all=True, append_images=others, duration=lasting, loop=0)
     return partial.replace(path)
+
+
+def check_mp4(text: str) -> None:
+    """Raise UserError, which names the file ``text``, unless the package that writes MP4 is installed."""
+    if importlib.util.find_spec("av") is None:
+        raise UserError(f"'{text}' needs the package av: run 'pip install av', or name a .webp or .gif file.")
+
+
+def _write_mp4(frames: Tensor, path: Path) -> None:
+    import av
+
+    H, W = frames.shape[2:]
+    frames = pad(frames, (0, W % 2, 0, H % 2), value=255)  # one colour is stored for 2 x 2 pixels
+    with av.open(str(path), "w", format="mp4") as file:
+        stream = file.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "18"})  # hardly any loss
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[2:], "yuv420p"
+        for frame in frames:
+            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            file.mux(stream.encode(image))
+        file.mux(stream.encode())  # the frames that it still holds back
 
 
 def load(path: Path) -> Tensor | None:

@@ -1,6 +1,7 @@
 """From a YAML file that may name a ``base:``, and ``key=value`` overrides, to a checked ``Config``."""
 
 import dataclasses
+import difflib
 import os
 import re
 from pathlib import Path
@@ -82,8 +83,18 @@ def load_run(folder: Path, overrides: list[str]) -> Config:
     """The config of an existing run. Raises UserError if the folder holds none."""
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is not the folder of a run: it has no config.yaml.")
+        why = "it has no config.yaml" if folder.exists() else "nothing is there"
+        raise UserError(f"{folder} is not the folder of a run ({why}): {name_a_run(folder)}.")
     return load(path, overrides)
+
+
+def name_a_run(instead: Path) -> str:
+    """What to do where ``instead`` is no run: name the one in it, around it or beside it whose path is most similar."""
+    near = [*instead.glob("*/config.yaml"), *instead.parent.glob("*/config.yaml")]
+    near += [folder / "config.yaml" for folder in list(instead.parents)[:2]]
+    runs = sorted({str(path.parent) for path in near if path.is_file()})
+    closest = difflib.get_close_matches(str(instead), runs, n=1, cutoff=0)
+    return f"name one, such as {closest[0]}" if closest else "name one that train.py has made"
 
 
 # --- Reading

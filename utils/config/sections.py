@@ -187,7 +187,7 @@ class OptimizerConfig:
 class InitConfig:
     """Fields of ``init.*``: where weights come from before the first step, and which of them never move."""
 
-    run: str = ""  # folder of the run whose networks this one starts from; empty: none
+    run: str = ""  # folder of the run, or of the export, whose networks this one starts from; empty: none
     step: NonNegativeInt | None = None  # of that run's checkpoints the one of this step; null: the newest
     weights: Literal["same", "ema", "raw", "best"] = "same"  # the generator starts from; same: raw and average apart
     parts: list[Player] = field(default_factory=lambda: ["generator", "critic"])  # players that start from that run

@@ -71,7 +71,7 @@ class Meter:
         """Means since the last reading, over all processes; images per second where ``images`` were seen since; and the
         seconds of the training so far, by the clock and of CPU time on all threads of this process; which share of the
         time since the last reading was spent outside the networks' passes, and which of it waiting for data; and the
-        peak memory.
+        peak memory in MiB, of the process that has taken the most.
         """
         totals: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
@@ -89,7 +89,8 @@ class Meter:
             values["waiting_for_data"] = spent[DATA] / seconds
         values["images_per_second"] = images / seconds if seconds > 0 else 0.0
         self.seconds, self.cpu_seconds = self.seconds + seconds, self.cpu_seconds + cpu_now - self.cpu_since
-        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_memory_mib": peak_memory()}
+        most = -self.group.least([-round(peak_memory())])[0]
+        values |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "peak_memory_mib": most}
         self.turns.clear()
         self.cpu_since = cpu_now
         return values

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import count
@@ -54,6 +55,7 @@ class Recorder:
         self.signs = VitalSigns(players)
         self.written = self.done = begin  # the step of the last line, and the last step that was taken in
         self.bar: tqdm | None = None
+        self.started = time.perf_counter()
         self.recent: deque[dict[str, float]] = deque(maxlen=config.guard.patience)  # values of the last lines
         if log:
             self.recent.extend(record for record in records(log.folder) if record["kind"] == "train")
@@ -69,9 +71,11 @@ class Recorder:
         """The indices of the steps to do, under a progress bar (none in a pipe)."""
         end = self.config.train.steps
         self.bar = tqdm(
-            count(self.begin) if end is None else range(self.begin, end),
-            desc=self.config.run.name, initial=self.begin, total=end, unit="step", disable=None if self.log else True,
+            count(self.begin) if end is None else range(self.begin, end), desc=self.config.run.name,
+            initial=self.begin, total=end, unit="step", disable=None if self.log else True,
+            smoothing=0,  # a mean since the start: after an evaluation the last steps alone would promise hours
         )  # fmt: skip
+        self.started = time.perf_counter()
         yield from self.bar
 
     def add(self, step: int, turn: Turn) -> None:
@@ -140,13 +144,23 @@ class Recorder:
         return statistic
 
     def _write_line(self, step: int, found: dict[str, float]) -> None:
-        """A line for people; on a terminal the progress bar shows it instead."""
+        """A line for people; on a terminal the progress bar shows it instead, with its own times."""
         numbers = "  ".join(
             f"{short} {found[name]:.3f}" for short, name in self.task.progress_statistics.items() if name in found
         )
-        self.bar.set_postfix_str(numbers)
-        speed = f"{found['images_per_second']:.0f} images/s"
-        self.log.say(f"step {step}/{self.config.train.steps or '...'}  {numbers}  {speed}", quiet=sys.stderr.isatty())
+        memory = f"{found['peak_memory_mib']} MiB"
+        self.bar.set_postfix_str(f"{numbers}  {memory}")
+        speed = found["images_per_second"]
+        time_of_step = 1000 * self.config.train.batch_size / speed if speed else 0.0
+        costs = f"{speed:.0f} samples/s  {time_of_step:.1f} ms/step  {memory}  {self._time_left(step)}"
+        self.log.say(f"step {step}/{self.config.train.steps or '...'}  {numbers}  {costs}", quiet=sys.stderr.isatty())
+
+    def _time_left(self, step: int) -> str:
+        """How long the remaining steps take if they, and the pauses between them, are as those since the start."""
+        if self.config.train.steps is None:
+            return "no end"
+        seconds = (time.perf_counter() - self.started) / (step - self.begin) * (self.config.train.steps - step)
+        return f"{tqdm.format_interval(seconds)} left"
 
     def _warn_if_the_critic_dominates(self, step: int) -> None:
         """Where its mean scores of both sides have been far apart in each of the last lines."""

@@ -1,6 +1,5 @@
 """What is known of a run before it is started: how its images look, and what it will take, from a few steps."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -63,19 +62,10 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_gib(device: torch.device) -> float:
-    """The most memory that this process has held so far: of the device if it is a GPU, else of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource  # here, for Windows has none
-
-    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage: bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def estimate(config: Config, seconds: float, gib: float, device: torch.device) -> str:
+def estimate(config: Config, seconds: float, mib: float, device: torch.device) -> str:
     """A sentence on what the whole run will take at so many seconds a step."""
-    speed = f"{seconds:.3g} s a step of {config.train.batch_size} samples, {gib:.1f} GiB of memory on {device.type}"
+    size = config.train.batch_size
+    speed = f"{seconds:.3g} s a step of {size} samples, {size / seconds:.1f} samples/s, {mib:.0f} MiB on {device.type}"
     if config.train.steps is None:
         return f"{speed}; train.steps=null has no end."
     return (

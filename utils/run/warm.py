@@ -1,22 +1,17 @@
 """Warm starts: a run that begins with another run's networks, or forks it, going on from one of its checkpoints."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from utils.config.former import renewed
 from utils.config.identity import differences, identity
 from utils.config.sections import Config
 from utils.errors import UserError
-from utils.paths import path_of
-from utils.run.folder import RunFolder
+from utils.run.sources import described, is_whole
 from utils.tasks.task import Task
-from utils.training import checkpoint
 from utils.training.checkpoint import Checkpoint, Tensors
 from utils.training.players import Players
-from utils.training.processes import ProcessGroup
 
 # Networks and optimisers have the same tensors only where these agree.
 FORKS_SHARE = (
@@ -24,50 +19,6 @@ FORKS_SHARE = (
     "optimizer.momentum", "train.precision", "init.freeze",
 )  # fmt: skip
 NAMED = 20  # tensors that a line names
-
-
-def agreed_source(cfg: Config, folder: RunFolder, group: ProcessGroup, tell: Callable[[str], None]) -> Checkpoint:
-    """The checkpoint that ``init.*`` names, the same in all processes. Raises UserError, in all of them, for none."""
-    source, failure = None, None
-    try:
-        source = _read(cfg, folder, tell)
-    except UserError as error:
-        failure = error
-    if group.any(failure is not None):
-        raise failure or UserError(f"Another process cannot read init.run={cfg.init.run}: see its message.")
-    if not group.same(source.sha256):
-        raise UserError(
-            f"The processes see different checkpoints in init.run={cfg.init.run} (this one: {source.path.name}): name "
-            "one of them by init.step."
-        )
-    return source
-
-
-def _read(cfg: Config, folder: RunFolder, tell: Callable[[str], None]) -> Checkpoint:
-    run, step = RunFolder(path_of(cfg.init.run)), cfg.init.step
-    if run.path.resolve() == folder.path.resolve():
-        raise UserError(f"init.run={run.path} is this run itself: name another run, or choose another run.name.")
-    place = run.checkpoint_folder(cfg.init.weights)
-    known = checkpoint.steps(place)
-    if not known:
-        trained = "with evaluate.every, or choose init.weights=ema" if place == run.best else "and not of an export"
-        raise UserError(
-            f"init.run={run.path} holds no checkpoint in {place.name}/: name the folder of a run {trained}."
-        )
-    if step is not None and step not in known:
-        raise UserError(
-            f"init.step={step} is not among the checkpoints in {place}, which are of step "
-            f"{', '.join(map(str, known))}: choose one of these (a run keeps more with a larger checkpoint.keep)."
-        )
-    source = checkpoint.newest(place, tell) if step is None else checkpoint.of_step(place, step)
-    theirs, ours = renewed(source.state.config), identity(cfg)
-    for key in ("game.name", "model.name"):
-        if theirs.get(key) != ours[key]:
-            raise UserError(
-                f"init.run={run.path} has {key}={theirs.get(key)} and this run {key}={ours[key]}: start from a run of "
-                "the same game and the same family of networks."
-            )
-    return source
 
 
 def begin(cfg: Config, task: Task, players: Players, source: Checkpoint) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -89,11 +40,15 @@ def start(cfg: Config, task: Task, players: Players, source: Checkpoint) -> tupl
         "raw": ("generator", "generator"),
         "best": ("generator_ema", "generator_ema"),
     }[cfg.init.weights]
-    told = [f"Starts from {described(source)}: {', '.join(cfg.init.parts)} (init.weights={cfg.init.weights})."]
-    if "generator" in cfg.init.parts:
+    if is_whole(source):
+        parts, how = cfg.init.parts, f"{', '.join(cfg.init.parts)} (init.weights={cfg.init.weights})."
+    else:
+        parts, how = ["generator"], "generator and average. An export holds no critic, which starts at random."
+    told = [f"Starts from {described(source)}: {how}"]
+    if "generator" in parts:
         take_over(players.average, theirs[average], "generator", source)
         told += take_over(players.generator, theirs[raw], "generator", source)  # last: they may share their tensors
-    if "critic" in cfg.init.parts:
+    if "critic" in parts:
         told += take_over(players.critic, theirs["critic"], "critic", source)
     players.lookahead.forget()
     return tuple(told)
@@ -172,8 +127,3 @@ def _completed(theirs: Tensors, players: Players) -> Tensors:
     scalars = theirs.get("scalars", {})
     found["scalars"] = {name: scalars.get(name, value.cpu()) for name, value in players.state.items()}
     return found
-
-
-def described(source: Checkpoint) -> str:
-    """A checkpoint by its path and the sha256 of its manifest, which has those of all files."""
-    return f"{source.path} (sha256 of its manifest {source.sha256})"

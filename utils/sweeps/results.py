@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.identity import flat
-from utils.config.loading import load_run
+from utils.config.loading import load_run, name_a_run
 from utils.errors import UserError, nearest
 from utils.evaluation.records import PROTOCOL, Record
 from utils.paths import path_of
@@ -73,7 +73,9 @@ def folders_of(word: str) -> list[Path]:
     path = path_of(word)
     found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     if not found:
-        raise UserError(f"'{word}' names nothing; {nearest(path.name, _runs_in(path.parent))} (in {path.parent}).")
+        there = [run.name for run in _children(path.parent)]
+        hint = f"; {nearest(path.name, there)} (in {path.parent})" if there else f": {name_a_run(path)}"
+        raise UserError(f"'{word}' names nothing{hint}.")
     runs = [run for folder in found for run in ([folder] if _is_run(folder) else _children(folder))]
     if not runs:
         raise UserError(f"'{word}' holds no run, which has a config.yaml: name the folder of a run, or one of runs.")
@@ -110,7 +112,3 @@ def _is_run(path: Path) -> bool:
 
 def _children(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if _is_run(child)) if path.is_dir() else []
-
-
-def _runs_in(path: Path) -> list[str]:
-    return [child.name for child in _children(path)] or ["no run"]

@@ -88,9 +88,11 @@ class DomainTask:
     def adopt(self, config: Config, source: Checkpoint) -> Tensors:
         """ADDA makes two networks of a recogniser that was trained on its source alone."""
         theirs = renewed(source.state.config)
-        if not METHODS[config.game.method].split or METHODS[theirs["game.method"]].split:
+        if not METHODS[config.game.method].split or METHODS[theirs.get("game.method", "source_only")].split:
             return source.tensors
         wanted = {**identity(config), "game.method": "source_only"}
+        if "game.method" not in theirs:  # an export says neither how its network was trained nor on what
+            wanted = {key: value for key, value in wanted.items() if key in theirs}
         for key, value in wanted.items():
             shared = key in SHARED_WITH_SOURCE_RUN or key.startswith("model.")
             # Its critic judges no features of the target.

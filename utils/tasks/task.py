@@ -63,9 +63,9 @@ class Task(Protocol):
         ...
 
     def adopt(self, config: Config, source: Checkpoint) -> Tensors:
-        """The networks of another run's checkpoint, of the same game and family, by the names of this run's.
+        """The networks of another run's checkpoint, or of an export, by the names of this run's.
 
-        Raises UserError where that run must have something in common with this one and has not.
+        Both are of the same game and family. Raises UserError where they must have more in common and have not.
         """
         ...
 

@@ -404,3 +404,17 @@ FOLDER = "data: {name: folder, root: data/images}"
 def test_a_run_on_other_data_has_a_name_of_its_own(tmp_path, text, words, name):
     (tmp_path / "mine.yaml").write_text(text)
     assert load(tmp_path / "mine.yaml", words).run.name == name
+
+
+def test_what_is_no_run_is_told_from_runs_near_it(tmp_path):
+    """In it, around it and beside it; where there is none, what makes one."""
+    with pytest.raises(UserError, match=r"nothing is there\): name one that train.py has made"):
+        load_run(tmp_path / "runs/ring", [])
+    for name in ("ring", "moons"):
+        (tmp_path / "runs" / name / "checkpoints/step-00000002").mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    wrong = {"": "ring", "moon": "moons", "rings": "ring", "ring/checkpoints": "ring"}
+    wrong["ring/checkpoints/step-00000002"] = "ring"
+    for path, meant in wrong.items():
+        with pytest.raises(UserError, match=rf"is not the folder of a run \(.*: name one, such as .*/{meant}\.$"):
+            load_run(tmp_path / "runs" / path, [])

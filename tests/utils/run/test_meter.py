@@ -127,6 +127,12 @@ def test_seconds_add_up_over_readings_and_go_on_from_before(monkeypatch):
     assert [(line["seconds"], line["cpu_seconds"]) for line in read] == [(104.0, 51.0), (105.0, 53.0)]
 
 
+def test_the_memory_is_that_of_the_process_that_takes_most(monkeypatch):
+    meter = alone()
+    monkeypatch.setattr(meter.group, "least", lambda values: [min(value, -(2**20)) for value in values])
+    assert meter.read(images=1)["peak_memory_mib"] == 2**20
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["loss", "score"])
 def test_what_is_not_finite_is_known_with_its_first_step_without_waiting(value, where):

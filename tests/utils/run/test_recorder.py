@@ -1,6 +1,8 @@
 """What is written at the log interval, and what is warned of there."""
 
 import math
+import re
+import time
 
 import pytest
 import torch
@@ -58,6 +60,41 @@ def test_the_values_of_a_line(run):
     assert first["images_per_second"] > 0
     assert 0 < first["seconds"] < second["seconds"]
     assert 0 < first["cpu_seconds"] < second["cpu_seconds"]
+
+
+def test_a_line_for_people_says_what_steps_cost(run, monkeypatch):
+    """A step takes 2 s, and a pause after each line 4 s: those that are left take as long. Of a resumed run the time
+    before does not count.
+    """
+    give_gradients(run, 1.0)
+    for begin, steps in ((0, (2, 4)), (4, (5, 7))):
+        now = [100.0]
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda now=now: now[0])
+            with run.begun(begin) as (recorder, _, _):
+                next(recorder.steps())
+                for step, last in zip(steps, (begin, steps[0]), strict=True):
+                    now[0] += 2.0 * (step - last)
+                    recorded(recorder, *[turn()] * (step - last), step=step)
+                    with recorder.paused():
+                        now[0] += 4.0
+    lines = [line.split("  ", 1)[1] for line in run.folder.log.read_text().splitlines()]
+    memory = [f"{record['peak_memory_mib']} MiB" for record in records(run.folder)]
+    assert [re.sub(r"(\d/8) .* (?=2 samples)", r"\1 ", line) for line in lines] == [
+        f"step 2/8 2 samples/s  2000.0 ms/step  {memory[0]}  00:12 left",  # 6 steps of 2 s
+        f"step 4/8 2 samples/s  2000.0 ms/step  {memory[1]}  00:12 left",  # 4 steps of 3 s
+        f"step 5/8 2 samples/s  2000.0 ms/step  {memory[2]}  00:06 left",
+        f"step 7/8 2 samples/s  2000.0 ms/step  {memory[3]}  00:03 left",  # a step of (3 * 2 + 4) / 3 s
+    ]
+
+
+def test_a_run_without_an_end_has_no_time_left(run, capsys):
+    run.config.train.steps = None
+    give_gradients(run, 1.0)
+    with run.begun(0) as (recorder, _, _):
+        next(recorder.steps())
+        recorded(recorder, turn(), step=1)
+    assert re.search(r"^step 1/\.\.\. .* MiB  no end$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("step", "share"), [(2, 1.0), (3, 1.5), (1, 0.0)])

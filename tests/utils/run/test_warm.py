@@ -1,5 +1,6 @@
 """Runs that start from another one's networks, and runs that fork another one."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+import export
 import train
 from tests.runs import ROOT, SMALL, TINY, fingerprint, run
+from tests.untrained import untrained
 from utils.config.loading import load
 from utils.errors import UserError
+from utils.run import export as exporting
+from utils.run.sources import of_export
 from utils.run.warm import take_over
 from utils.tasks.generation import Generation
 from utils.tasks.registry import task_of
@@ -122,6 +127,51 @@ def test_a_layer_is_taken_over_whole_or_not_at_all():
     ]
 
 
+# --- Exports
+
+
+@pytest.fixture(scope="module")
+def exported(source) -> Path:
+    """The average of the finished run, as ``export.py`` writes it."""
+    folder = source.parent / "exported"
+    assert export.main([str(source), str(folder), "--weights", "ema"]) == 0
+    return folder
+
+
+def test_generator_and_average_start_from_an_export_and_the_critic_at_random(exported):
+    ours = begin(exported, "of an export")
+    _, fresh = random_networks(ours)
+    weights = load_file(exported / "model.safetensors")
+    assert same(tensors(ours, 0, "generator"), weights)
+    assert same(tensors(ours, 0, "generator_ema"), weights)
+    assert same(tensors(ours, 0, "critic"), dict(fresh.state_dict()))
+    log = (ours / "log.txt").read_text()
+    digest = hashlib.sha256((exported / "model.safetensors").read_bytes()).hexdigest()
+    assert f"Starts from {exported} (sha256 of model.safetensors {digest}): generator and average." in log
+    assert "An export holds no critic, which starts at random." in log
+
+
+def test_what_does_not_fit_of_an_export_starts_at_random(exported):
+    ours = begin(exported, "of an export, with classes", "game.conditional=true")
+    assert (
+        "Of the generator 3 of 17 tensors do not fit and start at random: embed.weight"
+        in (ours / "log.txt").read_text()
+    )
+
+
+def test_adda_starts_from_an_exported_recogniser(tmp_path):
+    opened = untrained(tmp_path, "lenet")
+    description, network = exporting.exported(opened)
+    exporting.write(tmp_path / "exported", description, network, "")
+    weights = load_file(tmp_path / "exported/model.safetensors")
+    source = of_export(opened.config, tmp_path / "exported")
+    theirs = opened.task.adopt(opened.config, source)
+    started = opened.task.networks(opened.config, opened.state.sizes)[0]
+    assert take_over(started, theirs["generator"], "generator", source) == []
+    assert same({name: x for name, x in started.state_dict().items() if not name.startswith("source.")}, weights)
+    assert all(torch.equal(x, weights[f"features.{name}"]) for name, x in started.source.state_dict().items())
+
+
 # --- Frozen layers
 
 
@@ -183,7 +233,9 @@ def test_a_fork_may_learn_otherwise_and_says_so(source):
 # --- What cannot be started from
 
 WRONG = {
-    "no such folder": (["init.run=nowhere"], ["init.run=nowhere holds no checkpoint"]),
+    "no such folder": (["init.run=nowhere"], ["init.run=nowhere holds neither a run nor an export"]),
+    "no checkpoint yet": (["init.run={runs}/begun"], ["begun holds no checkpoint", "wait", "checkpoint.every"]),
+    "no best": (["init.run={runs}/begun", "init.weights=best"], ["no checkpoint in best", "init.weights=ema"]),
     "itself": (["init.run={runs}/wrong"], ["is this run itself", "run.name"]),
     "no such step": (["init.step=3"], ["init.step=3", "of step 2, 4", "checkpoint.keep"]),
     "another family": (["model.name=mlp"], ["model.name=dcgan and this run model.name=mlp"]),
@@ -202,13 +254,43 @@ WRONG = {
     "fork, other optimisers": (["init.fork=true", "optimizer.name=sgd"], ["optimizer.name: adam -> sgd"]),
     "fork, nothing left": (["init.fork=true", "train.steps=4"], ["from step 4", "train.steps=4", "init.step"]),
 }
+OF_EXPORT = {
+    "step": (["init.step=4"], ["init.step=4", "is an export", "leave that out"]),
+    "fork": (["init.fork=true"], ["init.fork=true", "no optimisers"]),
+    "raw weights": (["init.weights=raw"], ["init.weights=raw", "one set of weights"]),
+    "critic alone": (["init.parts=[critic]"], ["init.parts=[critic]", "no critic", "leave that out"]),
+    "nobody": (["init.parts=[]"], ["init.parts=[]", "leave that out"]),
+    "another family": (["model.name=mlp"], ["a generator of model.name=dcgan", "needs a generator of model.name=mlp"]),
+    "another game": ([], ["a generator of model.name=dcgan", "needs a recogniser of model.name=dense"]),
+    "no weights": (["init.run={runs}/empty"], ["empty is no export that can be read", "model.safetensors"]),
+    "damaged weights": (["init.run={runs}/damaged"], ["damaged is no export that can be read"]),
+    "of something else": (["init.run={runs}/bert"], ["bert is no export that can be read", "config.json"]),
+    "nothing fits": (["model.generator_width=5"], ["Nothing of the generator", "exported"]),
+}
 # Recipes and sizes of these.
 OTHERS = {"another game": ("moons", TINY["dense"]), "another family": ("digits", TINY["mlp"])}
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_cannot_be_is_one_sentence(source, case):
-    words, parts = WRONG[case]
+    (source.parent / "begun").mkdir(exist_ok=True)
+    (source.parent / "begun/config.yaml").touch()
+    refused(source, case, *WRONG[case])
+
+
+@pytest.mark.parametrize("case", OF_EXPORT)
+def test_what_an_export_does_not_hold_is_one_sentence(exported, case):
+    runs = exported.parent
+    for name in ("empty", "damaged", "bert"):
+        (runs / name).mkdir(exist_ok=True)
+        shutil.copy(exported / "config.json", runs / name)
+    (runs / "damaged/model.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:-9])
+    (runs / "bert/config.json").write_text('{"model_type": "bert"}')
+    refused(exported, case, *OF_EXPORT[case])
+
+
+def refused(source: Path, case: str, words: list[str], parts: list[str]) -> None:
+    """A run that asks for ``words`` is refused by one sentence, which has all ``parts``."""
     recipe, sizes = OTHERS.get(case, ("digits", TINY["dcgan"]))
     words = [*sizes, *SMALL, *(word.replace("{runs}", str(source.parent)) for word in words)]
     place = [f"run.dir={source.parent}", "run.name=wrong", "run.device=cpu"]

@@ -156,6 +156,8 @@ def test_runs_are_named_by_folders_globs_and_the_folder_that_holds_them(tmp_path
     assert found("") == ["grid-a", "ring-a", "ring-b"]
     with pytest.raises(UserError, match="names nothing; did you mean 'ring-a'"):
         found("ring_a")
+    with pytest.raises(UserError, match=r"names nothing: name one that train\.py has made"):
+        found("nothing/ring-a")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no run"):
         found("empty")
