@@ -4,8 +4,8 @@
     python benchmarks/recipes.py moons ring             # these
 
 Each recipe is rehearsed in a process of its own, as by ``train.py RECIPE --check-data``, on one thread; noise stands in
-for data sets that have to be fetched, so the memory is without them. The time is CPU time, which other work on the
-machine changes little. Prints a line for each, as it ends the header's ``# Time:``.
+for data sets that have to be fetched, so the memory is without them. The time is CPU time, to which other work on
+the machine does less than to the clock. Prints a line for each, as it ends the header's ``# Time:``.
 """
 
 import re
