@@ -1,4 +1,4 @@
-"""What is wrong with a run, if anything: ``python diagnose.py runs/digits`` says it, on what numbers, and what to try.
+"""What is wrong with a run, if anything: ``python diagnose.py runs/mnist_5k`` says it, on what numbers, and a remedy.
 
 Looks at the log, the metrics, the newest checkpoint and the data; ``report.html`` in the run's folder shows it all.
 """
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Say what is wrong with a run, if anything, and what to try.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--records-only", action="store_true", help="look at the log alone, not at data and checkpoint")
     words.add_argument("--device", choices=("auto", "cpu"), help="default: run.device of the run")

@@ -1,4 +1,4 @@
-"""Numbers out of a run: ``python evaluate.py runs/digits``, as records that say what was measured."""
+"""Numbers out of a run: ``python evaluate.py runs/mnist_5k``, as records that say what was measured."""
 
 import signal
 
@@ -72,7 +72,7 @@ def tell_classes(record: Record) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Measure a run's newest checkpoint.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--samples", type=int, help="number of samples (default: evaluate.samples of the run)")
     words.add_argument("--seed", type=int, help="seed of the latents (default: the run's)")

@@ -1,4 +1,4 @@
-"""What a run's networks look at: ``python explain.py runs/digits`` draws which pixels the critic's scores hang on.
+"""What a run's networks look at: ``python explain.py runs/mnist_5k`` draws which pixels the critic's scores hang on.
 
 Real and generated samples (or both domains) stand beside gradients, integrated gradients, SmoothGrad and guided
 backpropagation, and with ``--layer`` beside Grad-CAM. Of a generator it also shows the Jacobian: singular values, and
@@ -61,7 +61,7 @@ def check_output(text: str | None, path: Path) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Draw what the networks of a run's newest checkpoint look at.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--count", type=positive, help="samples of each side (default: explain.count of the run)")
     words.add_argument("--seed", type=int, help="seed of the latents (default: the run's)")

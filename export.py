@@ -1,4 +1,4 @@
-"""A network out of a run: ``python export.py runs/digits exported`` writes a folder that a hub of models takes.
+"""A network out of a run: ``python export.py runs/mnist_5k exported`` writes a folder that a hub of models takes.
 
 It holds ``model.safetensors``, ``config.json``, ``README.md`` (a model card) and ``samples.png``.
 """
@@ -62,7 +62,7 @@ def draw(run: OpenRun, name: str, path: Path) -> bool:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Write a run's generator or recogniser to a folder, with a model card.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument("folder", help="folder to write: a new one, or that of an earlier export")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     words.add_argument("--weights", choices=WEIGHTS, help="averaged, last or chosen weights (default: chosen, if any)")

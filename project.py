@@ -1,4 +1,4 @@
-"""Where a generator has given images: ``python project.py runs/digits a.png b.png`` finds the latents that make them.
+"""Where a generator has given images: ``python project.py runs/mnist_5k a.png b.png`` finds the latents that make them.
 
 With ``--walk`` it goes from each to the next.
 """
@@ -119,7 +119,7 @@ def check_walk(options: argparse.Namespace, found: Found, mapped: bool) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Find the latents from which a run's generator makes given images.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument(
         "images",
         nargs="+",

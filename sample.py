@@ -1,4 +1,4 @@
-"""Pictures out of a run: ``python sample.py runs/digits``, with ``--interpolate`` a walk between latents, with
+"""Pictures out of a run: ``python sample.py runs/mnist_5k``, with ``--interpolate`` a walk between latents, with
 ``--each`` every sample as a file of its own.
 
 A run of a game of domains has no samples: it draws the recogniser's features, and images with its predictions.
@@ -69,7 +69,7 @@ def check_output(text: str, path: Path, forms: tuple[str, ...]) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     words = argparse.ArgumentParser(description="Draw pictures of a run's newest checkpoint as PNGs.")
-    words.add_argument("run", help="folder of the run, such as runs/digits")
+    words.add_argument("run", help="folder of the run, such as runs/mnist_5k")
     words.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=elsewhere")
     # Without defaults, so that a task can tell which options were given and refuse those that would do nothing.
     words.add_argument("--count", type=positive, help=f"number of samples (default: {COUNT})")

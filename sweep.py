@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         description="Train all combinations of comma lists of values; the same command again does what is missing.",
         epilog="A comma within [] or {}, or written \\, in text, separates nothing; seed=3, is a list of one.",
     )
-    words.add_argument("words", nargs="*", metavar="recipe.yaml | key=value,value", help="default: configs/digits.yaml")
+    words.add_argument(
+        "words", nargs="*", metavar="recipe.yaml | key=value,value", help="default: configs/mnist_5k.yaml"
+    )
     words.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the CPU cores (default: 1)")
     shown = words.add_mutually_exclusive_group()
     shown.add_argument("--print", action="store_true", help="print the missing runs, one command a line, run nothing")

@@ -281,7 +281,7 @@ def main(arguments: list[str]) -> int:
         description="Train a recipe; the same command again resumes.",
         epilog="Every key and its meaning: python train.py --print-config",
     )
-    parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/digits.yaml")
+    parser.add_argument("words", nargs="*", metavar="recipe.yaml | key=value", help="default: configs/mnist_5k.yaml")
     parser.add_argument("--print-config", action="store_true", help="show the resolved config and exit")
     parser.add_argument("--check-data", action="store_true", help="show the data, estimate time and memory, and exit")
     parser.add_argument("--list", action="store_true", help="show the recipes of configs/ and exit")

@@ -16,7 +16,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.rectangles import doublings
 
-RESOLUTIONS = (8, 16, 32, 64, 128)
+RESOLUTIONS = (8, 16, 28, 32, 64, 128)
+COARSEST = {8: 2, 28: 7}  # pixels of the smallest feature map's shorter side, where they are not 4
 Norm = Literal["none", "batch", "group", "spectral"]
 NORMS = get_args(Norm)
 
@@ -112,11 +113,8 @@ def _normalise(norm: str, channels: int) -> list[nn.Module]:
 
 
 def _plan(width: int, shape: tuple[int, ...], norm: str) -> tuple[int, tuple[int, int], list[int]]:
-    """Image channels, the size of the smallest feature map (2 or 4 pixels where shorter), and the channels from fine
-    to coarse.
-    """
-    coarsest = 2 if len(shape) == 3 and min(shape[1:]) == 8 else 4
-    count = doublings("dcgan", shape, RESOLUTIONS, coarsest)
+    """Image channels, the size of the smallest feature map, and the channels from fine to coarse."""
+    count = doublings("dcgan", shape, RESOLUTIONS, COARSEST.get(min(shape[1:], default=0), 4))
     if norm not in NORMS:
         raise ValueError(f"norm '{norm}' is unknown; valid are: {', '.join(NORMS)}")
     channels, H, W = shape

@@ -46,7 +46,7 @@ def test_recipe_trains_and_resumes(tmp_path, monkeypatch, recipe, rule):
     """The run has lost its last checkpoint, and does the last step again to the same bits."""
     for name in ("images", "domain_folders", "vectors", "amazon_reviews"):
         monkeypatch.setitem(domains.DOMAINS, name, stand_in(domains.DOMAINS, name, random_pair))
-    for name in ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
+    for name in ("mnist_5k", "mnist", "fashion_mnist", "stacked_mnist", "cifar10", "folder", "zip"):
         monkeypatch.setitem(datasets.DATASETS, name, stand_in(datasets.DATASETS, name, random_images))
     monkeypatch.setattr("torchvision.models.get_model", lambda name: NarrowResNet(BasicBlock, [1, 1, 1, 1]))
     command = [*words(recipe), f"update.rule={rule}"]
@@ -83,7 +83,7 @@ class NarrowResNet(ResNet):
         return super()._make_layer(block, planes // 16, *arguments, **options)
 
 
-CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1}
+CHANNELS = {"digits": 1, "mnist_5k": 1, "mnist": 1, "fashion_mnist": 1}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -126,7 +126,7 @@ def random_images(data: Any, seed: int) -> DataSet:
 
     Stacked digits have digits for their channels, whose classifier is.
     """
-    shape = (1 if data.name in ("mnist", "fashion_mnist") else 3, data.resolution, data.resolution)
+    shape = (1 if data.name in CHANNELS else 3, data.resolution, data.resolution)
     x = torch.randint(256, (60, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     samples, channel = Resident(x, torch.arange(60) % 10), None
     if data.name == "stacked_mnist":

@@ -18,7 +18,7 @@ import evaluate
 import train
 from tests.launch import forked
 from tests.no_waiting import WAITS, NoWaiting, WaitedError
-from tests.runs import ROOT, arguments, assert_close, at_step, fingerprint, networks, run
+from tests.runs import ROOT, SMALL, TINY, arguments, assert_close, at_step, fingerprint, networks, run
 from utils.config import loading as config
 from utils.errors import UserError
 from utils.run.folder import RunFolder
@@ -71,8 +71,17 @@ def test_recipe_is_optional_and_print_config_only_prints(tmp_path, capsys, monke
     assert train.main(["--print-config", "seed=7", f"run.dir={tmp_path}"]) == 0
     output = capsys.readouterr().out
     assert "seed: 7" in output
-    assert "name: digits" in output
+    assert "name: mnist_5k" in output
     assert not list(tmp_path.iterdir())
+
+
+def test_the_default_recipe_trains_on_images_that_are_installed(tmp_path, monkeypatch, capsys):
+    """Without a recipe, a folder of data or a network."""
+    monkeypatch.chdir(ROOT)
+    quick = [*TINY["dcgan"], *SMALL, "evaluate.reference_samples=100", "train.steps=2"]
+    assert train.main([*quick, "run.device=cpu", f"run.dir={tmp_path}"]) == 0
+    assert "rarest class" in capsys.readouterr().out
+    assert (tmp_path / "mnist_5k/samples/step-00000002.png").is_file()
 
 
 WRONG = {
@@ -80,7 +89,10 @@ WRONG = {
         ["model.critic_norm=batch"],
         ["single_pass", "simultaneous", "alternating", "model.critic_norm=none"],
     ),
-    "resolution": (["data.resolution=20", "data.fit=pad"], ["model.name=dcgan", "20x20", "8, 16, 32, 64, 128 pixels"]),
+    "resolution": (
+        ["data.resolution=20", "data.fit=pad"],
+        ["model.name=dcgan", "20x20", "8, 16, 28, 32, 64, 128 pixels"],
+    ),
     "resolution of another family": (["model.name=resnet_gan"], ["32, 48, 64, 128 pixels", "(1, 8, 8)"]),
     "size of the data": (["data.resolution=16", "data.fit=exact"], ["8x8 pixels", "data.resolution=8"]),
     "no images": (["data.name=folder", "data.root=tests"], ["no image"]),

@@ -35,6 +35,7 @@ def command(line: str) -> None:
 def shown(tmp_path, monkeypatch) -> list[Image.Image]:
     """The pictures that the cells show. They run in a folder that looks like a clone."""
     (tmp_path / "train.py").touch()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
     pictures: list[Image.Image] = []

