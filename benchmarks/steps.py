@@ -139,8 +139,9 @@ def made_up(case: Case) -> SimpleNamespace:
     train, target = (noise(case.shape, draw) for _ in range(2))
     label = torch.randint(case.classes, (SAMPLES,), generator=draw) if case.classes else None
     target = Resident(target, None) if case.classes else None
+    train = Resident(train, label)
     return SimpleNamespace(
-        name="noise", shape=case.shape, classes=case.classes, train=Resident(train, label), target=target
+        name="noise", shape=case.shape, classes=case.classes, aspect=None, train=train, target=target
     )
 
 
