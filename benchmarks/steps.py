@@ -30,6 +30,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
+from adversarial.optimizers import FusedAdam
 from benchmarks import peers
 from utils.config import loading
 from utils.config.sections import Config
@@ -120,17 +121,26 @@ class Theirs:
     def __init__(self, case: Case, options: argparse.Namespace, step: Callable[[peers.Loop], None]):
         ours = Ours(case, options, [])
         config, self.step = ours.config, step
+        optimizers = ours.players.optimizers
+        if step is not peers.networks_alone:  # others take PyTorch's own
+            optimizers = {player: pytorchs(optimizer) for player, optimizer in optimizers.items()}
         device = next(ours.players.generator.parameters()).device
         data = [None if x is None else x.to(device) for x in (ours.data.train.x, ours.data.train.label)]
         target = None if ours.data.target is None else ours.data.target.x.to(device)
         self.loop = peers.Loop(
-            ours.game.generator, ours.game.critic, ours.players.optimizers, *data, target, config.train.batch_size,
+            ours.game.generator, ours.game.critic, optimizers, *data, target, config.train.batch_size,
             getattr(config.model, "latent_dim", 0), peers.LOSSES.get(config.game.objective), config.penalty.r1,
             config.penalty.r2, config.update.coefficient,
         )  # fmt: skip
 
     def __call__(self) -> None:
         self.step(self.loop)
+
+
+def pytorchs(adam: FusedAdam) -> torch.optim.Adam:
+    """PyTorch's own fused Adam with the settings of ours."""
+    (group,) = adam.param_groups
+    return torch.optim.Adam(group["params"], group["lr"], group["betas"], group["eps"], fused=True)
 
 
 def made_up(case: Case) -> SimpleNamespace:
