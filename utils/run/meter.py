@@ -29,8 +29,8 @@ class Meter:
 
     def __init__(self, group: ProcessGroup, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
         self.group, self.seconds, self.cpu_seconds = group, seconds, cpu_seconds
-        # Turns as they came in, by what they report, until TOGETHER of them are averaged at once: means and norms of each
-        # turn by itself would take a small network as long as a layer.
+        # Turns as they came in, by what they report, until TOGETHER of them are averaged at once: means and norms of
+        # each turn by itself would take a small network as long as a layer.
         self.waiting: dict[tuple, list[tuple[int, list]]] = defaultdict(list)
         self.means: dict[tuple[str, ...], list[tuple[list[int], Tensor]]] = defaultdict(list)  # steps, [T, names]
         self.scores: dict[str, Tensor] = {}  # the last scores [N] of each name
