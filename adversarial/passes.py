@@ -44,7 +44,7 @@ class Strengths:
 # --- losses and penalties --------------------------------------------------------------------------------------------
 
 
-def losses(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> list[Tensor]:
+def losses_of(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> list[Tensor]:
     """A ``loss(real_scores, fake_scores, weights)`` per sample ``[N]``, for each critic."""
     found = []
     for real, fake in pairs:
@@ -136,10 +136,10 @@ def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: S
     scores = [side.score for side in judged]
     # Leaves of their own for either player, so that one call gives both players' derivatives.
     for_critic = take_leaf_scores(judged)
-    of_critic = losses(objective.critic_loss, play.pairs)
+    of_critic = losses_of(objective.critic_loss, play.pairs)
     terms = penalty_terms(play, strengths.penalties, SCORES)
     for_generator = take_leaf_scores(play.sides)
-    of_generator = losses(objective.generator_loss, generator_pairs(objective, play.pairs))
+    of_generator = losses_of(objective.generator_loss, generator_pairs(objective, play.pairs))
     roots = [*of_critic, *terms, *of_generator]
     seeds = [*mean_seeds(of_critic), *(None for _ in terms), *mean_seeds(of_generator, strengths.coefficient)]
     # A side that the generator's loss does not look at has a derivative of zero.

@@ -37,7 +37,7 @@ from .passes import (
     generator_losses,
     generator_pairs,
     judge,
-    losses,
+    losses_of,
     mean,
     penalty_terms,
     per_sample,
@@ -185,7 +185,7 @@ def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: 
     """The critic's gradients for what was played."""
     cut(play, draw, strengths.penalties)
     judge(game, play)
-    critic_losses = losses(objective.critic_loss, play.pairs)
+    critic_losses = losses_of(objective.critic_loss, play.pairs)
     play.report["critic_loss"] = total(critic_losses)
     terms = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
     # Into the weights alone: input gradients that nobody needs are not computed.
@@ -199,10 +199,11 @@ def generator_turn(game: Game, objective: Objective | Auxiliary, play: Play, dra
     with frozen(game.critic):
         pairs = generator_pairs(objective, play.pairs)
         game.judge(pairs)
-        adversarial_losses = [weighed(loss, strengths.coefficient) for loss in losses(objective.generator_loss, pairs)]
-        total([mean(adversarial_losses), *own_losses]).backward()
+        unweighed = losses_of(objective.generator_loss, pairs)
+        adversarial = [weighed(loss, strengths.coefficient) for loss in unweighed]
+        total([mean(adversarial), *own_losses]).backward()
     lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
-    return Turn((GENERATOR,), {"generator_loss": total(adversarial_losses).detach(), **lengths})
+    return Turn((GENERATOR,), {"generator_loss": total(adversarial).detach(), **lengths})
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:
