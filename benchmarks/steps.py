@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would count as CPU time
+
 import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -214,9 +216,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    words.add_argument(
-        "--threads", type=int, nargs="+", default=[1], help="of the CPU; more mean little unless it is idle"
-    )
+    words.add_argument("--threads", type=int, nargs="+", default=[1], help="of the CPU")
     words.add_argument(
         "--beside", nargs="+", default=[], metavar="KEY=VALUE", help="time a single pass with these, too"
     )
