@@ -7,7 +7,8 @@
 Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
 own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
 the loops of ``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a
-single pass on ready-made tensors. All have the same networks, layout, optimisers and data (noise of the recipe's size).
+single pass on ready-made tensors. All have the same networks, layout and data (noise of the recipe's size), and Adam:
+PyTorch's own fused one in the loops of others.
 On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
 """
 
