@@ -130,15 +130,15 @@ class AdaptationGame:
         for pair in pairs:
             pair.real.weight = self.source_weight * pair.real.weight
         loss = cross_entropy(source.logits, batch.label) if self.learns_labels else None
-        return Play(pairs, loss, {"source_accuracy": _accuracy(source.logits, batch.label)})
+        return Play(pairs, loss, {"source_accuracy": _right(source.logits, batch.label)})
 
     def judge(self, pairs: Sequence[Pair]) -> None:
         """Set the scores ``[N]`` of source and target samples."""
         real, fake = ([side for side in column if side is not None] for column in zip(*pairs, strict=True))
         if self.together and real and fake:
-            n = len(real[0].samples)
             scores = self.critic(*(torch.cat([a.seen(), b.seen()]) for a, b in zip(real, fake, strict=True)))
-            judged = [(real, [score[:n] for score in scores]), (fake, [score[n:] for score in scores])]
+            n = [len(real[0].samples), len(fake[0].samples)]
+            judged = zip((real, fake), zip(*(score.split(n) for score in scores), strict=True), strict=True)
         else:
             judged = [(sides, self.critic(*(side.seen() for side in sides))) for sides in (real, fake) if sides]
         for sides, scores in judged:
@@ -175,7 +175,7 @@ class InvarianceGame:
         for side in sides:
             side.condition = batch.attribute
         loss = cross_entropy(prediction.logits, batch.label)
-        report = {"source_accuracy": _accuracy(prediction.logits, batch.label)}
+        report = {"source_accuracy": _right(prediction.logits, batch.label)}
         return Play([Pair(side, None) for side in sides], loss, report)
 
     def judge(self, pairs: Sequence[Pair]) -> None:
@@ -186,5 +186,6 @@ class InvarianceGame:
             side.score = score_of(logits, side.condition)
 
 
-def _accuracy(logits: Tensor, label: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == label).float().mean()
+def _right(logits: Tensor, label: Tensor) -> Tensor:
+    """Which samples are recognised ``[N]``."""
+    return logits.detach().argmax(1) == label

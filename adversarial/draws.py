@@ -1,7 +1,8 @@
 """Randomness as a function: every number is determined by (seed, step, ..., stream, index of the sample in the batch).
 
 No random state is kept between two steps, so none has to be saved. A batch does not depend on the number of processes
-or micro-batches: each draws the numbers of the whole batch and keeps its own rows.
+or micro-batches: each draws the numbers of the whole batch and keeps its own rows. That is fastest where they are few,
+such as latents; noise as large as images is drawn for the own rows alone, in blocks with a seed each.
 """
 
 import hashlib
@@ -22,6 +23,11 @@ def rng(*names: int | str, device: torch.device | str = "cpu") -> torch.Generato
     return torch.Generator(device).manual_seed(seed_of(*names))
 
 
+# Rows of a batch that share a seed in ``Draw.noise``. Seeds of single rows take up to half as long again as one draw of
+# images of 32 pixels, blocks of 16 rows a twentieth, and two processes need half of that each.
+BLOCK = 16
+
+
 @dataclass(frozen=True)
 class Draw:
     """The random numbers of one play: the same call returns the same numbers.
@@ -39,6 +45,17 @@ class Draw:
         """Standard normal numbers ``[N, *shape]``, one row a sample."""
         generator = torch.Generator(self.device).manual_seed(seed_of(*self.names, stream))
         return torch.randn(self.batch_size, *shape, generator=generator, device=self.device)[self.rows]
+
+    def noise(self, stream: str, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers ``[N, *shape]``, other ones than ``normal`` gives; for shapes as large as images."""
+        own = range(self.batch_size)[self.rows]
+        starts = range(own.start // BLOCK * BLOCK, own.stop, BLOCK)
+        numbers = torch.empty(len(starts) * BLOCK, *shape, device=self.device)
+        generator = torch.Generator(self.device)
+        for start, block in zip(starts, numbers.split(BLOCK), strict=True):
+            generator.manual_seed(seed_of(*self.names, stream, start))
+            block.normal_(generator=generator)
+        return numbers[own.start - starts.start :][: len(own)]
 
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform numbers in [0, 1), ``[N, *shape]``."""

@@ -58,7 +58,7 @@ def total(terms: Sequence[Tensor]) -> Tensor:
 
 
 def weighed(loss: Tensor, weight: SampleWeight) -> Tensor:
-    """Losses ``[N]`` times their weights."""
+    """A loss, or losses ``[N]``, times a weight."""
     if isinstance(weight, float | int) and weight == 1:
         return loss  # networks may be so small that a product and its backward count
     return weight * loss

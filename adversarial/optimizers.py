@@ -13,10 +13,42 @@ from torch.optim import Optimizer
 Parameters = list[nn.Parameter] | list[dict[str, Any]]  # or groups of them
 
 
+class FusedAdam(torch.optim.Adam):
+    """``torch.optim.Adam(fused=True)``: the same kernel, bits and state, called without detours.
+
+    Adam's own ``step`` sorts the parameters by device and type, and it and ``zero_grad`` record themselves for the
+    profiler: a fifth of the time of a whole step where networks are tiny (moons). Here all parameters of a group have
+    one device and type.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        learning = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        if any(p not in self.state for parameters in learning for p in parameters):
+            super().step()  # which also makes the state
+            return
+        for group, parameters in zip(self.param_groups, learning, strict=True):
+            if not parameters:
+                continue
+            states, (beta1, beta2) = [self.state[p] for p in parameters], group["betas"]
+            gradients, steps = [p.grad for p in parameters], [state["step"] for state in states]
+            moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adam_(
+                parameters, gradients, *moments, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
+                weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
 def adam(parameters: Parameters, lr: float, settings: Any) -> Optimizer:
     """Kingma and Ba 2015; reads ``betas``, ``eps`` and ``weight_decay``."""
-    betas = tuple(settings.betas)
-    return torch.optim.Adam(parameters, lr, betas, settings.eps, settings.weight_decay, fused=True)
+    return FusedAdam(parameters, lr, tuple(settings.betas), settings.eps, settings.weight_decay, fused=True)
 
 
 def sgd(parameters: Parameters, lr: float, settings: Any) -> Optimizer:

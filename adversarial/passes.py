@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from .draws import Draw
 from .games import Batch, Game, Pair, Play, Side
-from .objectives import Auxiliary, Objective, total
+from .objectives import Auxiliary, Objective, total, weighed
 from .penalties import GENERATOR, SCORES, SLOPES, Penalty, take_slopes
 
 Rounds = Sequence[tuple[Batch, Draw]]
 
 
 class Turn(NamedTuple):
-    """Players whose gradients are ready, and what to log: detached losses (scalars) and scores ``[N]``; of a single
-    pass also the ``ratio`` g_i / c_i of each sample, and which c_i were ``floored`` ``[N]``.
+    """Players whose gradients are ready, and what to log, detached: losses, scores and whether the critic is right, all
+    per sample ``[N]``, and scalars; of a single pass also the ``ratio`` g_i / c_i of each sample, and which c_i were
+    ``floored`` ``[N]``.
     """
 
     players: tuple[str, ...]
@@ -43,14 +44,24 @@ class Strengths:
 # --- losses and penalties --------------------------------------------------------------------------------------------
 
 
-def mean_loss(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> Tensor:
-    """The mean over samples, summed over critics, of a ``loss(real_scores, fake_scores, weights)``."""
-    means = []
+def losses_of(loss: Callable[..., Tensor], pairs: Sequence[Pair]) -> list[Tensor]:
+    """A ``loss(real_scores, fake_scores, weights)`` per sample ``[N]``, for each critic."""
+    found = []
     for real, fake in pairs:
         scores = [None if side is None else side.score for side in (real, fake)]
         weights = [1.0 if side is None else side.weight for side in (real, fake)]
-        means.append(loss(*scores, weights).mean())
-    return total(means)
+        found.append(loss(*scores, weights))
+    return found
+
+
+def mean(losses: Sequence[Tensor]) -> Tensor:
+    """The mean over samples, summed over critics: a scalar."""
+    return total([loss.mean() for loss in losses])
+
+
+def mean_seeds(losses: Sequence[Tensor], coefficient: float = 1.0) -> list[Tensor]:
+    """The derivatives of ``coefficient`` times their ``mean`` by the losses, with which a backward pass begins."""
+    return [torch.full_like(loss, coefficient / loss.numel()) for loss in losses]
 
 
 def generator_pairs(objective: Objective | Auxiliary, pairs: Sequence[Pair]) -> Sequence[Pair]:
@@ -120,37 +131,33 @@ def score_derivatives(objective: Objective | Auxiliary, play: Play, strengths: S
     They are derivatives of a few numbers per sample, by autograd on detached scores: no formula per loss. Returns the
     sides that have c: those of the play, and those that penalties on scores look at.
     """
-    for_critic, for_generator = with_leaf_scores(play), with_leaf_scores(play)
-    of_critic = mean_loss(objective.critic_loss, for_critic.pairs)
-    on_scores = penalty_terms(for_critic, strengths.penalties, SCORES)
-    of_generator = mean_loss(objective.generator_loss, generator_pairs(objective, for_generator.pairs))
-    of_generator = strengths.coefficient * of_generator
-
-    further = [side for penalty in for_critic.watched for pair in play.watched[penalty] for side in pair]
-    judged = [*play.sides, *further]
-    leaves = [side.score for side in for_critic.sides]
-    leaves += [side.score for pairs in for_critic.watched.values() for pair in pairs for side in pair]
-    leaves += [side.score for side in for_generator.sides]
+    on_scores = [pairs for penalty, pairs in play.watched.items() if penalty.acts_on == SCORES]
+    judged = [*play.sides, *(side for pairs in on_scores for pair in pairs for side in pair)]
+    scores = [side.score for side in judged]
+    # Leaves of their own for either player, so that one call gives both players' derivatives.
+    for_critic = take_leaf_scores(judged)
+    of_critic = losses_of(objective.critic_loss, play.pairs)
+    terms = penalty_terms(play, strengths.penalties, SCORES)
+    for_generator = take_leaf_scores(play.sides)
+    of_generator = losses_of(objective.generator_loss, generator_pairs(objective, play.pairs))
+    roots = [*of_critic, *terms, *of_generator]
+    seeds = [*mean_seeds(of_critic), *(None for _ in terms), *mean_seeds(of_generator, strengths.coefficient)]
     # A side that the generator's loss does not look at has a derivative of zero.
-    derivatives = torch.autograd.grad([of_critic, *on_scores, of_generator], leaves, materialize_grads=True)
-    for side, c in zip(judged, derivatives[: len(judged)], strict=True):
-        side.c = c
+    derivatives = torch.autograd.grad(roots, [*for_critic, *for_generator], seeds, materialize_grads=True)
+    for side, score, c in zip(judged, scores, derivatives[: len(judged)], strict=True):
+        side.score, side.c = score, c
     for side, g in zip(play.sides, derivatives[len(judged) :], strict=True):
         side.g = g
-    play.report |= {"critic_loss": of_critic, "generator_loss": of_generator}
+    play.report["critic_loss"] = total(of_critic)
+    play.report["generator_loss"] = weighed(total(of_generator), strengths.coefficient)
     return judged
 
 
-def with_leaf_scores(play: Play) -> Play:
-    """The same play with detached scores, by which losses and penalties on scores can be differentiated."""
-    copies = {}
-    on_scores = {penalty: pairs for penalty, pairs in play.watched.items() if penalty.acts_on == SCORES}
-    for name, pairs in {None: play.pairs, **on_scores}.items():
-        copies[name] = []
-        for pair in pairs:
-            sides = [side and replace(side, score=side.score.detach().requires_grad_()) for side in pair]
-            copies[name].append(Pair(*sides))
-    return Play(copies.pop(None), report=play.report, watched=copies)
+def take_leaf_scores(sides: Sequence[Side]) -> list[Tensor]:
+    """Put a detached score in the place of each side's own, and return them: losses can be differentiated by them."""
+    for side in sides:
+        side.score = side.score.detach().requires_grad_()
+    return [side.score for side in sides]
 
 
 def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
@@ -165,7 +172,8 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
     if not reversed_sides:
         return
     bits = 17 - round(math.log2(torch.finfo(all_sides[0].c.dtype).eps))
-    largest = torch.cat([side.c.flatten().abs() for side in all_sides]).max().clamp(min=2.0**-bits)
+    largest = torch.linalg.vector_norm(torch.cat([side.c.flatten() for side in all_sides]), torch.inf)
+    largest = largest.clamp(min=2.0**-bits)
     mantissa, _ = torch.frexp(largest)  # in [1/2, 1)
     floor = largest * 2.0 ** (-1 - bits) / mantissa  # a power of two, exactly
     for side in reversed_sides:
@@ -207,22 +215,25 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
-    """What to log of a turn, detached: what the play's report holds, and how the last critic scored either side."""
-    values = dict(play.report)
+    """What to log of a turn, detached: what the play's report holds, and how the last critic scored either side. A log
+    wants the means of what is per sample ``[N]``, and can take those of many turns at once.
+    """
+    values = {name: value.detach() for name, value in play.report.items()}
     if play.task_loss is not None:
-        values["task_loss"] = play.task_loss
+        values["task_loss"] = play.task_loss.detach()
     last = play.pairs[-1]
     for name, side in (("real", last.real), ("fake", last.fake)):
         if side is None:
             continue
-        score = side.score if side.score.ndim == 1 else side.score[:, 0]  # the first of several is the own class's
+        scores = side.score.detach()
+        score = scores if scores.ndim == 1 else scores[:, 0]  # the first of several is the own class's
         values[f"{name}_score"] = score
         if objective.boundary is not None and last.fake is not None:  # one of K attributes is not told by a boundary
             right = score > objective.boundary if name == "real" else score < objective.boundary
-            values[f"critic_accuracy_{name}"] = right.float().mean()
+            values[f"critic_accuracy_{name}"] = right
         if isinstance(objective, Auxiliary):
-            values[f"class_probability_{name}"] = side.score[:, 1].sigmoid().mean()
-    return {name: value.detach() for name, value in values.items()}
+            values[f"class_probability_{name}"] = scores[:, 1].sigmoid()
+    return values
 
 
 def reversal_of(sides: Sequence[Side]) -> dict[str, Tensor]:

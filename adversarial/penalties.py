@@ -146,7 +146,7 @@ class Dragan(SlopePenalty):
     def pairs(self, play: Play, draw: Draw) -> list[Pair]:
         points = []
         for real, fake in play.pairs:
-            noise = self.noise * draw.normal("dragan", tuple(real.samples.shape[1:]))
+            noise = self.noise * draw.noise("dragan", tuple(real.samples.shape[1:]))
             points.append(as_fake(real.samples.detach() + noise.to(real.samples.dtype), fake))
         return points
 
@@ -245,7 +245,7 @@ class PathLength(Penalty):
     def generator_term(self, game: Game, play: Play, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         draw = draw.fork("path")
         images, w = game.synthesise(play.pairs[0].fake.condition, draw)
-        lengths = path_lengths(images, w, draw.normal("noise", tuple(images.shape[1:])).to(images.dtype))
+        lengths = path_lengths(images, w, draw.noise("noise", tuple(images.shape[1:])).to(images.dtype))
         term = (lengths - self.state["path_mean"]).square().mean()
         return term, {"path_penalty": term.detach(), "path_length": lengths.detach().mean()}
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .draws import Draw
 from .games import Game, Play
-from .objectives import Auxiliary, Objective, total
+from .objectives import Auxiliary, Objective, total, weighed
 from .passes import (
     Rounds,
     Strengths,
@@ -37,7 +37,8 @@ from .passes import (
     generator_losses,
     generator_pairs,
     judge,
-    mean_loss,
+    losses_of,
+    mean,
     penalty_terms,
     per_sample,
     report,
@@ -184,10 +185,11 @@ def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: 
     """The critic's gradients for what was played."""
     cut(play, draw, strengths.penalties)
     judge(game, play)
-    loss = play.report["critic_loss"] = mean_loss(objective.critic_loss, play.pairs)
+    critic_losses = losses_of(objective.critic_loss, play.pairs)
+    play.report["critic_loss"] = total(critic_losses)
     terms = penalty_terms(play, strengths.penalties, SLOPES, SCORES)
     # Into the weights alone: input gradients that nobody needs are not computed.
-    total([loss, *terms]).backward(inputs=trainable(game.critic))
+    total([mean(critic_losses), *terms]).backward(inputs=trainable(game.critic))
     return Turn((CRITIC,), report(objective, play))
 
 
@@ -197,10 +199,11 @@ def generator_turn(game: Game, objective: Objective | Auxiliary, play: Play, dra
     with frozen(game.critic):
         pairs = generator_pairs(objective, play.pairs)
         game.judge(pairs)
-        loss = strengths.coefficient * mean_loss(objective.generator_loss, pairs)
-        total([loss, *own_losses]).backward()
+        unweighed = losses_of(objective.generator_loss, pairs)
+        adversarial = [weighed(loss, strengths.coefficient) for loss in unweighed]
+        total([mean(adversarial), *own_losses]).backward()
     lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
-    return Turn((GENERATOR,), {"generator_loss": loss.detach(), **lengths})
+    return Turn((GENERATOR,), {"generator_loss": total(adversarial).detach(), **lengths})
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:

@@ -7,7 +7,8 @@
 Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
 own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
 the loops of ``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a
-single pass on ready-made tensors. All have the same networks, layout, optimisers and data (noise of the recipe's size).
+single pass on ready-made tensors. All have the same networks, layout and data (noise of the recipe's size), and Adam:
+PyTorch's own fused one in the loops of others.
 On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
 """
 
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would count as CPU time
+
 import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -30,6 +33,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
+from adversarial.optimizers import FusedAdam
 from benchmarks import peers
 from utils.config import loading
 from utils.config.sections import Config
@@ -120,11 +124,14 @@ class Theirs:
     def __init__(self, case: Case, options: argparse.Namespace, step: Callable[[peers.Loop], None]):
         ours = Ours(case, options, [])
         config, self.step = ours.config, step
+        optimizers = ours.players.optimizers
+        if step is not peers.networks_alone:  # others take PyTorch's own
+            optimizers = {player: pytorchs(optimizer) for player, optimizer in optimizers.items()}
         device = next(ours.players.generator.parameters()).device
         data = [None if x is None else x.to(device) for x in (ours.data.train.x, ours.data.train.label)]
         target = None if ours.data.target is None else ours.data.target.x.to(device)
         self.loop = peers.Loop(
-            ours.game.generator, ours.game.critic, ours.players.optimizers, *data, target, config.train.batch_size,
+            ours.game.generator, ours.game.critic, optimizers, *data, target, config.train.batch_size,
             getattr(config.model, "latent_dim", 0), peers.LOSSES.get(config.game.objective), config.penalty.r1,
             config.penalty.r2, config.update.coefficient,
         )  # fmt: skip
@@ -133,14 +140,21 @@ class Theirs:
         self.step(self.loop)
 
 
+def pytorchs(adam: FusedAdam) -> torch.optim.Adam:
+    """PyTorch's own fused Adam with the settings of ours."""
+    (group,) = adam.param_groups
+    return torch.optim.Adam(group["params"], group["lr"], group["betas"], group["eps"], fused=True)
+
+
 def made_up(case: Case) -> SimpleNamespace:
     """Noise of the case's size, as ``train`` knows data."""
     draw = torch.Generator().manual_seed(0)
     train, target = (noise(case.shape, draw) for _ in range(2))
     label = torch.randint(case.classes, (SAMPLES,), generator=draw) if case.classes else None
     target = Resident(target, None) if case.classes else None
+    train = Resident(train, label)
     return SimpleNamespace(
-        name="noise", shape=case.shape, classes=case.classes, train=Resident(train, label), target=target
+        name="noise", shape=case.shape, classes=case.classes, aspect=None, train=train, target=target
     )
 
 
@@ -203,9 +217,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     words.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
-    words.add_argument(
-        "--threads", type=int, nargs="+", default=[1], help="of the CPU; more mean little unless it is idle"
-    )
+    words.add_argument("--threads", type=int, nargs="+", default=[1], help="of the CPU")
     words.add_argument(
         "--beside", nargs="+", default=[], metavar="KEY=VALUE", help="time a single pass with these, too"
     )

@@ -387,8 +387,8 @@ def test_a_turn_that_waits_for_the_device_would_be_caught(tmp_path, monkeypatch,
 
     def turns(*given):
         for turn in original(*given):
-            planted.append(turn.report["critic_loss"].shape)
-            WAITS[name](turn.report["critic_loss"])
+            planted.append(turn.report["penalty"].shape)
+            WAITS[name](turn.report["penalty"])
             yield turn
 
     monkeypatch.setattr(train, "turns", turns)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from adversarial.draws import Draw, rng, seed_of
+from adversarial.draws import BLOCK, Draw, rng, seed_of
 
 CPU = torch.device("cpu")
-TASKS = ["normal", "uniform"]
-every_kind = pytest.mark.parametrize("kind", TASKS)
+KINDS = ["normal", "uniform", "noise"]
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def a_draw(*names, batch_size: int = 8, rows: slice = slice(None)) -> Draw:
@@ -55,7 +55,7 @@ def test_the_global_generator_does_not_reach_a_draw(kind):
     share=st.integers(1, 9),
     world=st.integers(1, 8),
     shape=st.sampled_from([(), (1,), (3,), (16,), (1, 1, 1)]),
-    kind=st.sampled_from(TASKS),
+    kind=st.sampled_from(KINDS),
 )
 @example(share=1, world=8, shape=(), kind="normal")
 def test_the_rows_of_all_processes_are_those_of_one(share, world, shape, kind):
@@ -65,6 +65,21 @@ def test_the_rows_of_all_processes_are_those_of_one(share, world, shape, kind):
     parts = [numbers(a_draw(batch_size=size, rows=r), kind, shape=shape) for r in rows]
     assert whole.shape == (size, *shape)
     assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(BLOCK - 1, BLOCK + 1), slice(BLOCK, 2 * BLOCK), slice(3, 40)])
+def test_noise_of_some_rows_is_that_of_the_whole_batch_and_no_more_is_drawn(rows):
+    """A row's noise does not depend on the size of the batch; blocks that a process has no row of are left out."""
+    whole = numbers(a_draw(batch_size=40), "noise")
+    own = numbers(a_draw(batch_size=40 if rows.stop == 40 else 64, rows=rows), "noise")
+    assert torch.equal(own, whole[rows])
+    blocks = -(-rows.stop // BLOCK) - rows.start // BLOCK
+    assert own.untyped_storage().nbytes() == blocks * BLOCK * 3 * own.itemsize
+
+
+def test_rows_of_different_blocks_have_different_noise():
+    x = numbers(a_draw(batch_size=3 * BLOCK), "noise")
+    assert len(x.unique()) == x.numel()
 
 
 DIFFERENT = {
@@ -106,10 +121,11 @@ def test_a_draw_cannot_be_changed():
         a_draw().batch_size = 3
 
 
-def test_the_moments_of_normal_numbers():
+@pytest.mark.parametrize("kind", ["normal", "noise"])
+def test_the_moments_of_normal_numbers(kind):
     """Bounds are 5 standard errors: σ/√n of a mean, σ²·√(2/n) of a variance."""
     n = 4096 * 16
-    x = numbers(a_draw(batch_size=4096), shape=(16,)).double()
+    x = numbers(a_draw(batch_size=4096), kind, shape=(16,)).double()
     assert abs(float(x.mean())) < 5 / math.sqrt(n)
     assert abs(float(x.var()) - 1) < 5 * math.sqrt(2 / n)
 

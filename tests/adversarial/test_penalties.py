@@ -97,7 +97,7 @@ class Fixed(SeededDraw):
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         return self.values
 
-    def normal(self, stream: str, shape: tuple[int, ...]) -> Tensor:
+    def noise(self, stream: str, shape: tuple[int, ...]) -> Tensor:
         return self.values[:, None].expand(-1, *shape)
 
 

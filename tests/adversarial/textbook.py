@@ -153,7 +153,7 @@ def _textbook_gp(penalty, game, real, fake, real_scores, fake_scores, play: Play
 
 def _textbook_dragan(penalty, game, real, fake, real_scores, fake_scores, play: Play, draw: SeededDraw) -> Tensor:
     """Kodali et al. 2017, algorithm 1."""
-    points = [(r + penalty.noise * draw.normal("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
+    points = [(r + penalty.noise * draw.noise("dragan", r.shape[1:])).detach().requires_grad_() for r in real]
     return _textbook_unit_slope(game, points, play)
 
 
@@ -194,7 +194,7 @@ def _textbook_path_length(penalty, game: GenerationGame, draw: SeededDraw) -> Te
     """E(‖J_w^T y‖ - a)² (Karras et al. 2020, StyleGAN2, eq. 4), the Jacobian row by row."""
     w = game.generator.map(draw.normal("latent", (LATENT,)), None)
     images = game.generator.synthesise(w)
-    noise = draw.normal("noise", images.shape[1:]) / (images.shape[2] * images.shape[3]) ** 0.5
+    noise = draw.noise("noise", images.shape[1:]) / (images.shape[2] * images.shape[3]) ** 0.5
     lengths = []
     for i in range(len(w)):
         (slope,) = torch.autograd.grad((images[i] * noise[i]).sum(), w, create_graph=True)

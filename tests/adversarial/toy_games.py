@@ -36,6 +36,8 @@ class SeededDraw:
         # Drawn in float64 whatever the dtype, so that two dtypes see the same numbers up to rounding.
         return torch.randn(self.n, *shape, generator=generator, dtype=torch.float64).to(self.dtype)
 
+    noise = normal
+
     def uniform(self, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
         return torch.special.ndtr(self.normal(stream, shape))
 

@@ -146,4 +146,5 @@ class DataSet:
 
 def to_images(x: Tensor, device: torch.device) -> Tensor:
     """Return uint8 images in [-1, 1], in PyTorch's default precision, on ``device``."""
-    return x.to(device).to(torch.get_default_dtype()) / 127.5 - 1
+    # In place on the fresh copy: memory for each intermediate would cost more than the arithmetic.
+    return x.to(device).to(torch.get_default_dtype()).div_(127.5).sub_(1)

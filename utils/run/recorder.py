@@ -13,7 +13,7 @@ from adversarial.passes import Turn
 from utils.config.sections import Config
 from utils.errors import NotFiniteError
 from utils.run.log import Log, records
-from utils.run.meter import Meter, gradient_norm
+from utils.run.meter import Meter, gradient_norms
 from utils.run.stopwatch import Item
 from utils.run.vital_signs import VitalSigns
 from utils.tasks.registry import Task
@@ -80,8 +80,8 @@ class Recorder:
 
     def add(self, step: int, turn: Turn) -> None:
         """Take in a turn of step index ``step`` before its players move. Nothing here waits for the device."""
-        norms = {f"{player}_gradient_norm": gradient_norm(self.players.optimizers[player]) for player in turn.players}
-        self.meter.add(step, {**turn.report, **norms})
+        norms = {f"{player}_gradient_norm": gradient_norms(self.players.optimizers[player]) for player in turn.players}
+        self.meter.add(step, turn.report, norms)
         self.done = step + 1
         if self.log and self.done % self.config.log.every == 0:
             self.signs.see(turn)

@@ -82,7 +82,7 @@ def _resident(samples: Resident, indices: Iterator[Tensor], device: torch.device
     known = [None if y is None else y.to(device) for y in (samples.label, samples.attribute)]
     for index in indices:
         index = index.to(device, non_blocking=True)
-        yield x.index_select(0, index), *(None if y is None else y[index] for y in known)
+        yield x.index_select(0, index), *(None if y is None else y.index_select(0, index) for y in known)
 
 
 def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device, workers: int) -> Iterator[Triple]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.no_waiting import NoWaiting
-from utils.run.meter import OF_MACHINE, Meter, gradient_norm
+from utils.run.meter import OF_MACHINE, TOGETHER, Meter, gradient_norms
 from utils.training.processes import ProcessGroup
 
 ALONE = ProcessGroup(SimpleNamespace(num_processes=1, process_index=0))
@@ -20,20 +20,21 @@ def alone() -> Meter:
 
 
 def reports(n: int) -> list[dict[str, torch.Tensor]]:
-    """Losses of every turn, the generator's of every other, scores of a batch; binary fractions, so sums are exact."""
+    """Losses of every turn, the generator's of every other, scores of a batch and whether they are right; binary
+    fractions, so sums are exact.
+    """
     draw = torch.Generator().manual_seed(0)
     made = []
     for i in range(n):
         whole = torch.randint(-64, 64, (6,), generator=draw) / 8
-        made.append(
-            {"critic_loss": whole[0], "real_score": whole[1:5]} | ({"generator_loss": whole[5]} if i % 2 else {})
-        )
+        of_critic = {"critic_loss": whole[0], "real_score": whole[1:5], "right": whole[1:5] > 0}
+        made.append(of_critic | ({"generator_loss": whole[5]} if i % 2 else {}))
     return made
 
 
 def naive(seen: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     names = {name for report in seen for name in report}
-    values = {name: [report[name].mean().item() for report in seen if name in report] for name in names}
+    values = {name: [report[name].float().mean().item() for report in seen if name in report] for name in names}
     return {name: sum(value) / len(value) for name, value in values.items()}
 
 
@@ -41,8 +42,10 @@ def without_times(read: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in read.items() if name not in OF_MACHINE}
 
 
-def test_means_are_those_of_a_plain_loop_and_nothing_waits():
-    meter, seen = alone(), reports(7)
+@pytest.mark.parametrize("n", [7, 4 * TOGETHER + 1])
+def test_means_are_those_of_a_plain_loop_and_nothing_waits(n):
+    """Of fewer turns than are averaged together, and of more of either kind, with some left over."""
+    meter, seen = alone(), reports(n)
     with NoWaiting():
         for step, report in enumerate(seen):
             meter.add(step, report)
@@ -74,18 +77,29 @@ def test_the_last_scores_are_kept_for_a_histogram():
     meter, seen = alone(), reports(3)
     for step, report in enumerate(seen):
         meter.add(step, report)
+    assert meter.scores.keys() == {"real_score"}
     assert torch.equal(meter.scores["real_score"], seen[-1]["real_score"])
 
 
 def test_gradient_norms_without_waiting():
-    """√(3² + 4² + 12²) = 13, exactly; the parameter without a gradient does not count."""
+    """√(3² + 4² + 12²) = 13 and then 5, exactly; parameters without a gradient do not count."""
     module = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in "abcd"})
-    for name, value in zip("abc", (3.0, 4.0, 12.0), strict=True):
-        module[name].grad = torch.tensor([value])
-    optimizer = torch.optim.SGD(module.values(), 0.1)
+    optimizer, meter = torch.optim.SGD(module.values(), 0.1), alone()
     with NoWaiting():
-        norm = gradient_norm(optimizer)
-    assert norm == 13.0
+        for step, gradients in enumerate(((3.0, 4.0, 12.0), (3.0, 4.0))):
+            optimizer.zero_grad()
+            for name, value in zip("abc", gradients, strict=False):
+                module[name].grad = torch.tensor([value])
+            meter.add(step, {}, {"norm": gradient_norms(optimizer)})
+    assert without_times(meter.read(images=0)) == {"norm": (13 + 5) / 2}
+
+
+@pytest.mark.parametrize("step", [0, TOGETHER, 2 * TOGETHER])
+def test_a_gradient_that_is_not_finite_is_known_with_its_step(step):
+    meter = alone()
+    for i in range(2 * TOGETHER + 1):
+        meter.add(i, {}, {"norm": [torch.tensor(1.0), torch.tensor(math.nan if i == step else 1.0)]})
+    assert meter.first_not_finite() == {"norm": step}
 
 
 def test_a_mean_of_integers_and_of_half_precision():

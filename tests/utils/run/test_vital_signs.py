@@ -102,8 +102,8 @@ def test_steps_between_lines_do_no_more_and_none_of_them_waits():
     recorder.players, recorder.log = players(generator, critic), object()
     recorder.players.optimizers["generator"].step()
     recorder.config = SimpleNamespace(log=SimpleNamespace(every=10))
-    recorder.meter, recorder.signs = SimpleNamespace(add=lambda step, report: None), VitalSigns(recorder.players)
-    norms = 2 * 3  # of two players: a norm a tensor, a stack, and the norm of these
+    recorder.meter, recorder.signs = SimpleNamespace(add=lambda *_: None), VitalSigns(recorder.players)
+    norms = 2  # of two players: one operation for all tensors of each
     counts = []
     for step in (7, 9):
         with NoWaiting(), Counted() as counted:
