@@ -275,7 +275,7 @@ WRONG = {
     ),
     "method": (["game.method=dan"], ["'dan' is unknown; did you mean 'dann'"]),
     "adda, nothing pretrained": (["game.method=adda"], ["init.run=''", "game.method=source_only"]),
-    "adda, no such run": (["game.method=adda", "init.run=nowhere"], ["nowhere", "no checkpoint"]),
+    "adda, no such run": (["game.method=adda", "init.run=nowhere"], ["nowhere", "neither a run nor an export"]),
     "adda, only a critic": (
         ["game.method=adda", "init.run=runs/moons", "init.parts=[critic]"],
         ["init.parts=['critic']", "game.method=source_only"],
