@@ -129,7 +129,7 @@ def test_two_processes_follow_one_in_a_game_of_domains(tmp_path):
 
 def test_a_compiled_penalised_critic_is_not_cut_into_buckets(tmp_path, monkeypatch):
     """Of more than 1 MB, the first bucket's size. A backend without code generation spares the test a minute."""
-    monkeypatch.setattr(Generation, "evaluate", lambda *_: [])
+    monkeypatch.setattr(Generation, "evaluate", lambda *_, **__: [])
     words = [*APART, "train.steps=3", "penalty.r1=1", "data.resolution=32", "data.fit=pad", "model.critic_width=40"]
     assert run(tmp_path / "plain", *words) == 0
     launched(tmp_path, 2, train_compiled, arguments(tmp_path / "compiled", *words, "train.compile=true"))

@@ -16,7 +16,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 import train
-from tests.runs import fingerprint
+from tests.runs import ROOT, fingerprint
 from utils.data.image_sets import digit_splits
 
 KILLS = 4  # of each run
@@ -78,7 +78,8 @@ def command(images: Path) -> list[str]:
     on_gpu = ["run.deterministic=true", "augment.policy=[colour]"]
     device = on_gpu if torch.cuda.is_available() else ["run.device=cpu"]
     return [
-        *device, "data.name=folder", f"data.root={images}", "data.resident_gib=0", "data.workers=0", "run.name=digits",
+        str(ROOT / "configs/digits.yaml"), *device, "data.name=folder", f"data.root={images}", "data.resident_gib=0",
+        "data.workers=0", "run.name=digits",
         f"train.steps={STEPS}", f"checkpoint.every={SAVED_EVERY}", "log.every=10", "sample.every=10", "sample.count=16",
         "model.generator_width=8", "model.critic_width=8", "train.batch_size=32",
         "evaluate.samples=16", "evaluate.reference_samples=16",
