@@ -67,12 +67,16 @@ def summary(folder: RunFolder, metrics: tuple[str, ...], chosen: BestRecord | No
     """
     measured = [record for record in records(folder) if record["kind"] == "metric"]
     best, last = best_records(measured), {record["metric"]: record for record in measured}
+    known = [metric for metric in metrics if metric in best]
+    ended_best = [metric for metric in known if best[metric].step == last[metric]["step"]]
     lines = [
         f"best {metric}: {readable(best[metric].value)} at step {best[metric].step}; last: "
         f"{readable(last[metric]['value'])} at step {last[metric]['step']}"
-        for metric in metrics
-        if metric in best
+        for metric in known
+        if metric not in ended_best
     ]
+    if ended_best:
+        lines.append(f"best at the last step: {', '.join(ended_best)}")
     oracle = {record["step"]: record["value"] for record in measured if record.get("oracle")}
     if chosen and chosen.step in oracle and chosen.step in checkpoint.steps(folder.best):
         top = max(oracle, key=oracle.get)

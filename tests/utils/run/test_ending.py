@@ -58,6 +58,7 @@ def test_the_summary_sets_the_choice_beside_the_oracles(folder):
         "the oracle's own choice, step 3, on 80.00 %."
     )
     assert summary(folder, ("m",), None) == [best]
+    assert summary(folder, ("m", "target"), None) == [best, "best at the last step: target"]
 
 
 @pytest.mark.parametrize(
