@@ -2,12 +2,10 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import resource
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from safetensors.torch import load_file
 import train
 from benchmarks import faults
 from tests.conftest import forget_accelerator
+from tests.launch import forked
 from tests.runs import ROOT, at_step, fingerprint, run, signal_at
 from utils.errors import NotFiniteError, UserError
 from utils.tasks.adaptation import Adaptation
@@ -105,19 +104,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path, w
 # --- Disks that take nothing more
 
 
-def in_a_process(main: Callable[[], None], output: Path) -> int:
+def in_a_process(main: Callable[[], int], output: Path) -> int:
     """The exit code of a function in a separate process, as a script would end."""
-
-    def begin() -> None:
-        with open(output, "w") as file:
-            for stream in (1, 2):
-                os.dup2(file.fileno(), stream)
-        sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-        forget_accelerator()
-        train.errors.run(lambda _: main())
-
-    process = multiprocessing.get_context("fork").Process(target=begin)
-    process.start()
+    process = forked(output, main)
     process.join()
     return process.exitcode
 
