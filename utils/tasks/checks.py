@@ -21,15 +21,12 @@ def check_rule(config: Config, coupled: bool, critic: str) -> None:
         )
 
 
-def judges_in_one_call(config: Config, images_on_cpu: bool = False) -> bool:
+def judges_in_one_call(config: Config) -> bool:
     """Whether it costs less to judge real and fake in one call of the critic than in two.
 
     One call is faster, but a gradient at one side alone then passes through both. The simultaneous rule takes such a
-    gradient for the generator, and R1 without R2 (or R2 without R1) takes one for its slope. Images on a CPU are judged
-    faster in two calls, which work on half the memory at a time (benchmarks/steps.md).
+    gradient for the generator, and R1 without R2 (or R2 without R1) takes one for its slope.
     """
-    if images_on_cpu:
-        return False
     return config.update.rule != "simultaneous" and (config.penalty.r1 > 0) == (config.penalty.r2 > 0)
 
 

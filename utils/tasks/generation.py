@@ -99,8 +99,7 @@ class Generation:
         check_rule(config, coupled, config.model.name)
         generator, critic = wrapped(config, players, accelerator)
         # A critic that couples samples must not see real and fake in one batch (Radford et al. 2016).
-        images_on_cpu = len(data.shape) == 3 and accelerator.device.type == "cpu"
-        together = not coupled and judges_in_one_call(config, images_on_cpu)
+        together = not coupled and judges_in_one_call(config)
         if config.train.compile and penalised_slope(config):
             share = config.train.batch_size // (accelerator.num_processes * config.train.accumulate)
             count = share * (2 if together else 1) // config.game.pack

@@ -94,8 +94,3 @@ def test_a_penalty_that_is_off_needs_nothing():
 )
 def test_one_call_of_the_critic_unless_a_gradient_of_one_side_is_taken(overrides, one):
     assert judges_in_one_call(load("digits", *overrides)) == one
-
-
-@pytest.mark.parametrize("rule", ["single_pass", "alternating", "simultaneous"])
-def test_a_cpu_judges_images_in_two_calls(rule):
-    assert not judges_in_one_call(load("digits", f"update.rule={rule}", "penalty.r1=0"), images_on_cpu=True)

@@ -1,5 +1,7 @@
 """The launcher and the config fit together, or it is said that they do not."""
 
+import ctypes
+import os
 import socket
 import threading
 from types import SimpleNamespace
@@ -37,7 +39,9 @@ def pretend(monkeypatch):
 
     def pretend(processes_: int, launched: int | None = None, kind: DistributedType = DistributedType.MULTI_CPU):
         monkeypatch.setenv("WORLD_SIZE", str(processes_ if launched is None else launched))
-        accelerator = SimpleNamespace(distributed_type=kind, num_processes=processes_, process_index=0)
+        accelerator = SimpleNamespace(
+            distributed_type=kind, num_processes=processes_, process_index=0, device=torch.device("cpu")
+        )
         monkeypatch.setattr(processes, "Accelerator", lambda **options: accelerator)
         return accelerator
 
@@ -236,3 +240,34 @@ def test_layers_draw_what_a_seed_of_the_step_gives(config):
     assert torch.equal(drawn[0], torch.rand(4))
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
+
+
+class Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc from 2.33 on tells")
+@pytest.mark.parametrize("variables", [{}, {"MALLOC_MMAP_THRESHOLD_": "65536"}])
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch, variables):
+    """A block of its own from the system goes back to it when it is freed; one from the heap is kept."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype, libc.malloc.restype, libc.free.argtypes = Mallinfo, ctypes.c_void_p, [ctypes.c_void_p]
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    libc.malloc_trim(0)  # what earlier tests left
+    libc.mallopt(-3, 65536)  # as the variable would at the start of the process
+    processes.keep_memory()
+
+    before = libc.mallinfo2().hblks
+    block = libc.malloc(2**29)  # more than is free in the heap; never written, so no memory is used
+    own = libc.mallinfo2().hblks - before
+    libc.free(block)
+
+    monkeypatch.undo()
+    processes.keep_memory()  # for the tests that follow
+    assert own == (1 if variables else 0)
