@@ -2,13 +2,16 @@
 
     python benchmarks/update_rules.py                       # DCGAN pair of 32 pixels on the CPU or the GPU there is
     python benchmarks/update_rules.py --precision bf16 --width 256 --batch 256
+    python benchmarks/update_rules.py --resolution 32 64 128 --batch 16 64 --brief   # a line for each pair
 
-Prints a Markdown table; ``benchmarks/update_rules.md`` holds committed ones. A step is forwards, backwards and both
-Adam steps; each time is the median over ``--rounds`` turns of ``--steps`` steps, and each ratio the median of the
-ratios within a turn, so that a drift of the machine's speed cancels.
+Prints Markdown tables; ``benchmarks/update_rules.md`` holds committed ones. A step is forwards, backwards and both
+Adam steps; each time (CPU time on a CPU, else wall time) is the median over ``--rounds`` turns of ``--steps`` steps,
+and each ratio the median of the ratios within a turn, so that a drift of the machine's speed cancels.
 """
 
 import argparse
+import itertools
+import os
 import platform
 import statistics
 import sys
@@ -16,6 +19,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait would count as CPU time
 
 import torch
 from torch.nn.functional import softplus
@@ -29,7 +34,7 @@ from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
 from adversarial.rules import RULES
 from models import dcgan
-from utils.training.processes import make_deterministic
+from utils.training.processes import keep_memory, make_deterministic
 
 LATENT = 100
 
@@ -37,14 +42,14 @@ LATENT = 100
 class Match:
     """A DCGAN pair with its optimisers, one real batch, and draws that change with every step."""
 
-    def __init__(self, options: argparse.Namespace, together: bool):
+    def __init__(self, options: argparse.Namespace, resolution: int, size: int, together: bool):
         torch.manual_seed(0)
-        self.device, self.size, self.step = torch.device(options.device), options.batch, 0
+        self.device, self.size, self.step = torch.device(options.device), size, 0
         layout = torch.contiguous_format if options.nchw else torch.channels_last
         config = dcgan.Config(
             latent_dim=LATENT, generator_width=options.width, critic_width=options.width, generator_norm="batch"
         )
-        shape = (3, options.resolution, options.resolution)
+        shape = (3, resolution, resolution)
         self.generator = dcgan.Generator(config, shape, 0).to(self.device, memory_format=layout)
         self.critic = dcgan.Critic(config, shape, 0).to(self.device, memory_format=layout)
         if options.compile:
@@ -127,62 +132,91 @@ def flops(play: Callable[[Match], None], match: Match) -> int:
 
 def seconds(play: Callable[[Match], None], match: Match, steps: int) -> float:
     """Mean seconds of a step."""
-    wait = torch.cuda.synchronize if match.device.type == "cuda" else lambda: None
+    on_gpu = match.device.type == "cuda"
+    clock, wait = (time.perf_counter, torch.cuda.synchronize) if on_gpu else (time.process_time, lambda: None)
     wait()
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(steps):
         play(match)
     wait()
-    return (time.perf_counter() - begin) / steps
+    return (clock() - begin) / steps
+
+
+def measured(options: argparse.Namespace, resolution: int, size: int) -> tuple[dict[str, int], dict[str, list[float]]]:
+    """FLOPs of a step of every contestant (none of compiled ones), and its seconds in every turn."""
+    matches = {  # judged in one call where ``train.py`` does
+        name: Match(options, resolution, size, together=name != "simultaneous") for name in CONTESTANTS
+    }
+    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    counted = {}
+    with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
+        if not options.compile:
+            counted = {name: flops(play, matches[name]) for name, play in CONTESTANTS.items()}
+        for name, play in CONTESTANTS.items():  # warm-up
+            seconds(play, matches[name], 3)
+        for _ in tqdm(range(options.rounds), desc=f"{resolution} pixels, batch {size}", disable=None):
+            for name, play in CONTESTANTS.items():
+                times[name].append(seconds(play, matches[name], options.steps))
+    return counted, times
 
 
 def main() -> None:
     """Measure and print."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    words.add_argument("--resolution", type=int, default=32, choices=dcgan.RESOLUTIONS)
+    words.add_argument("--resolution", type=int, nargs="+", default=[32], choices=dcgan.RESOLUTIONS)
     words.add_argument("--width", type=int, default=64, help="channels at half the image size")
-    words.add_argument("--batch", type=int, default=64)
+    words.add_argument("--batch", type=int, nargs="+", default=[64])
     words.add_argument("--precision", choices=("no", "bf16"), default="no")
     words.add_argument("--compile", action="store_true", help="torch.compile both networks")
     words.add_argument("--deterministic", action="store_true", help="as run.deterministic=true: what it costs on a GPU")
     words.add_argument("--nchw", action="store_true", help="contiguous instead of channels_last memory")
     words.add_argument("--rounds", type=int, default=15)
     words.add_argument("--steps", type=int, default=4)
+    words.add_argument("--threads", type=int, default=1, help="of the CPU")
+    words.add_argument("--brief", action="store_true", help="a line for each resolution and batch")
     options = words.parse_args()
+    torch.set_num_threads(options.threads)
     if options.deterministic:
         make_deterministic()
+    if options.device == "cpu":
+        keep_memory()  # as train.py does
 
-    matches = {name: Match(options, together=name != "simultaneous") for name in CONTESTANTS}  # as on GPUs
-    times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
-        counted = (
-            {name: flops(play, matches[name]) for name, play in CONTESTANTS.items()} if not options.compile else {}
-        )
-        for name, play in CONTESTANTS.items():  # warm-up
-            seconds(play, matches[name], 3)
-        for _ in tqdm(range(options.rounds), desc="rounds", disable=None):
-            for name, play in CONTESTANTS.items():
-                times[name].append(seconds(play, matches[name], options.steps))
-    report(options, counted, times)
-
-
-def report(options: argparse.Namespace, counted: dict[str, int], times: dict[str, list[float]]) -> None:
-    """A Markdown table with the machine, the versions and the command."""
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {options.threads} threads"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     print(f"Machine: {platform.machine()}, {device}. {versions}. Seed 0.")
-    print(f"Command: `{' '.join(['python benchmarks/update_rules.py', *sys.argv[1:]])}`")
-    print("\n| step | GFLOP | FLOPs / single pass | ms, median | time / single pass, median (quartiles) |")
-    print("|---|---:|---:|---:|---:|")
+    print(f"Command: `{' '.join(['python benchmarks/update_rules.py', *sys.argv[1:]])}`\n")
+    if options.brief:
+        print(f"| pixels | batch | ms a sample, single pass | {' | '.join(list(CONTESTANTS)[1:])} |")
+        print(f"|---:|---:|---:|{'---:|' * (len(CONTESTANTS) - 1)}")
+    for resolution, size in itertools.product(options.resolution, options.batch):
+        counted, times = measured(options, resolution, size)
+        lines = [brief(resolution, size, times)] if options.brief else report(counted, times)
+        print("\n".join(lines), flush=True)
+
+
+def brief(resolution: int, size: int, times: dict[str, list[float]]) -> str:
+    """A table line: the time of a single pass, and its multiples that the others take."""
+    base, *others = times.values()
+    ratios = [statistics.median(a / b for a, b in zip(other, base, strict=True)) for other in others]
+    cells = [f"{resolution}", f"{size}", f"{1e3 * statistics.median(base) / size:.2f}", *(f"{x:.2f}" for x in ratios)]
+    return f"| {' | '.join(cells)} |"
+
+
+def report(counted: dict[str, int], times: dict[str, list[float]]) -> list[str]:
+    """The lines of a table: a contestant each."""
+    lines = [
+        "| step | GFLOP | FLOPs / single pass | ms, median | time / single pass, median (quartiles) |",
+        "|---|---:|---:|---:|---:|",
+    ]
     base = times["single pass"]
-    for name, measured in times.items():
-        ratios = [a / b for a, b in zip(measured, base, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+    for name, taken in times.items():
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(taken, base, strict=True)], n=4)
         count = f"{counted[name] / 1e9:.2f} | {counted[name] / counted['single pass']:.3f}" if counted else "- | -"
-        print(
-            f"| {name} | {count} | {1e3 * statistics.median(measured):.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
+        lines.append(
+            f"| {name} | {count} | {1e3 * statistics.median(taken):.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
         )
+    return lines
 
 
 if __name__ == "__main__":

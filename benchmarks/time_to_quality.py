@@ -1,0 +1,214 @@
+"""Which way of playing a recipe is first at a quality, by steps and by seconds?
+
+    python benchmarks/time_to_quality.py --root data                       # trains what is missing: days of CPU time
+    python benchmarks/time_to_quality.py --root data --only ring mnist --jobs 2
+    python benchmarks/time_to_quality.py --tell                            # from the committed results alone
+
+``QUESTIONS`` holds the runs: a way of playing has the recipe's learning rates, or those that were better for it on
+seeds of their own (100, 101). Runs lie in ``--runs``; the same command again goes on where it was stopped. What
+finished runs have measured goes to ``benchmarks/time_to_quality.jsonl``, a line a run; from it come the tables that are
+printed and the picture ``docs/performance.png``. ``benchmarks/time_to_quality.md`` tells what came out.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from utils import errors
+from utils.sweeps.children import perform
+from utils.sweeps.results import Result, results_of
+from utils.sweeps.rows import Row, rows_of
+from utils.sweeps.tables import Means, Table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/time_to_quality.jsonl"
+PICTURE = ROOT / "docs/performance.png"
+
+FRESH, REUSED = "alternating, fresh fakes", "alternating, reused fakes"
+ALTERNATING = "alternating"  # of two domains, where nothing fresh is drawn
+TOGETHER, TOGETHER_AHEAD = "simultaneous", "simultaneous, critic ahead"
+SINGLE, AHEAD, BOTH = "single pass", "single pass, critic ahead", "single pass, both ahead"
+WAYS = {
+    FRESH: ["update.rule=alternating", "update.reuse_fakes=false"],
+    REUSED: ["update.rule=alternating", "update.reuse_fakes=true"],
+    ALTERNATING: ["update.rule=alternating"],
+    TOGETHER: ["update.rule=simultaneous"],
+    TOGETHER_AHEAD: ["update.rule=simultaneous", "update.lookahead=1"],
+    SINGLE: ["update.rule=single_pass", "update.lookahead=0"],
+    AHEAD: ["update.rule=single_pass", "update.lookahead=1"],
+    BOTH: ["update.rule=single_pass", "update.lookahead=1", "update.generator_lookahead=1"],
+}
+COLOURS = {FRESH: "C0", REUSED: "C2", SINGLE: "C1", AHEAD: "C3"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A recipe with some keys changed, ways of playing it, the seeds of each, and what is measured, the quality first.
+
+    ``tuned`` holds the keys of the ways that have settings of their own.
+    """
+
+    recipe: str
+    ways: tuple[str, ...]
+    seeds: int
+    metrics: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    tuned: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def rows(self, name: str, root: str, runs: Path) -> Iterable[Row]:
+        """The runs of every way."""
+        for way in self.ways:
+            own = [word.replace("ROOT", root) for word in (*self.words, *dict(self.tuned).get(way, ()))]
+            seeds = "seed=" + ",".join(map(str, range(self.seeds))) + ","  # the last comma: a list, of one seed too
+            folder = f"run.dir={runs / name / way.replace(', ', '-').replace(' ', '-')}"
+            common = ["sample.every=0", "run.threads=1", folder]
+            yield from rows_of([ROOT / f"configs/{self.recipe}.yaml"], [*own, *WAYS[way], *common, seeds])
+
+
+GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD)
+COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD)  # a critic with BatchNorm judges no sample on its own
+DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD)
+POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
+OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
+HALF = ("optimizer.generator_lr=0.004", "optimizer.critic_lr=0.004")
+NARROW = ("model.generator_width=16", "model.critic_width=16", "train.batch_size=64")
+STACKED = (*NARROW, "data.root=ROOT", "train.steps=6000", "evaluate.every=3000", "checkpoint.every=3000")
+CIFAR = (
+    *NARROW, "data.name=zip", "data.root=ROOT/cifar10-32x32.zip", "train.steps=4000", "evaluate.every=1000",
+    "evaluate.features=lite0", "evaluate.samples=1000", "checkpoint.every=2000",
+)  # fmt: skip
+QUESTIONS = {
+    "ring": Question("ring", GAN_WAYS, 5, POINTS, OFTEN),
+    "ring_gan": Question("ring_gan", GAN_WAYS, 5, POINTS, OFTEN, ((SINGLE, HALF),)),
+    "ring_pacgan": Question("ring_pacgan", GAN_WAYS, 5, POINTS, OFTEN, ((SINGLE, HALF),)),
+    "digits": Question("digits", GAN_WAYS, 3, IMAGES),
+    "mnist": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, ("data.root=ROOT", "evaluate.every=600")),
+    "stacked_mnist": Question("stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED),
+    "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 1, IMAGES, CIFAR),
+    "moons": Question("moons", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=1000",)),
+    "amazon_reviews": Question(
+        "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
+    ),
+    "mnist_usps": Question("mnist_usps", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
+    "usps_mnist": Question("usps_mnist", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
+    "digit_patches": Question("digit_patches", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=300",)),
+}
+
+
+def measured(name: str, way: str, result: Result) -> dict[str, Any]:
+    """A line of the results: steps, CPU seconds of training until then, and the values there, of one finished run."""
+    metrics = QUESTIONS[name].metrics
+    values = {metric: {r["step"]: r["value"] for r in result.measured(metric)} for metric in metrics}
+    steps = sorted(values[metrics[0]])
+    return {
+        "question": name,
+        "way": way,
+        "seed": result.config["seed"],
+        "steps": steps,
+        "cpu_seconds": [round(result.seconds_at(step, "cpu_seconds"), 1) for step in steps],
+        "values": {metric: [float(f"{found[step]:.5g}") for step in steps] for metric, found in values.items()},
+    }
+
+
+def gather(names: Iterable[str], root: str, runs: Path) -> None:
+    """Put what finished runs have measured in the place of what the results held of them."""
+    lines = {(x["question"], x["way"], x["seed"]): x for x in known()}
+    for name in names:
+        for row in QUESTIONS[name].rows(name, root, runs):
+            if row.is_finished():
+                (result,) = results_of([str(row.folder.path)], errors.warn)
+                line = measured(name, way_of(row), result)
+                lines[name, line["way"], line["seed"]] = line
+    order = {name: i for i, name in enumerate(QUESTIONS)}, {way: i for i, way in enumerate(WAYS)}
+    found = sorted(lines.values(), key=lambda x: (order[0][x["question"]], order[1][x["way"]], x["seed"]))
+    RESULTS.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in found), encoding="utf-8")
+
+
+def known() -> list[dict[str, Any]]:
+    """The lines of the results."""
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
+
+
+def way_of(row: Row) -> str:
+    """How a run is played."""
+    return next(way for way, words in reversed(WAYS.items()) if set(words) <= set(row.words))
+
+
+def at(line: dict[str, Any], metric: str, seconds: float) -> float:
+    """The value of a run after so many CPU seconds, linear between two evaluations."""
+    return float(numpy.interp(seconds, line["cpu_seconds"], line["values"][metric]))
+
+
+def table(name: str, lines: list[dict[str, Any]]) -> Table:
+    """A row for each way: what it has reached at the end, and when the cheapest way ends."""
+    ways = {way: own for way in WAYS if (own := [x for x in lines if x["way"] == way])}
+    spent = {way: Means([x["cpu_seconds"][-1] for x in own], 0) for way, own in ways.items()}
+    budget = min(means.mean for means in spent.values())
+    metrics = QUESTIONS[name].metrics
+    titles = ["way", "seeds", *metrics, "CPU seconds", f"{metrics[0]} after {budget:.0f} CPU seconds"]
+    rows = []
+    for way, own in ways.items():
+        ends = [Means([x["values"][metric][-1] for x in own]) for metric in metrics]
+        rows.append([way, str(len(own)), *ends, spent[way], Means([at(x, metrics[0], budget) for x in own])])
+    return Table(titles, rows)
+
+
+def draw(lines: list[dict[str, Any]], names: list[str], path: Path) -> None:
+    """The first metric of each question over steps, above, and over CPU seconds, below: means and standard errors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.3 * len(names), 5.4), dpi=100, layout="constrained")
+    panels = figure.subplots(2, len(names), squeeze=False, sharey="col")
+    drawn = {}
+    for name, (by_step, by_second) in zip(names, panels.T, strict=True):
+        metric = QUESTIONS[name].metrics[0]
+        for way in WAYS:
+            own = [x for x in lines if x["question"] == name and x["way"] == way]
+            if not own:
+                continue
+            means = [Means(list(values)) for values in zip(*(x["values"][metric] for x in own), strict=True)]
+            seconds = [Means(list(times)).mean for times in zip(*(x["cpu_seconds"] for x in own), strict=True)]
+            low, high = ([m.mean + sign * (m.error or 0.0) for m in means] for sign in (-1, 1))
+            for panel, x in ((by_step, own[0]["steps"]), (by_second, seconds)):
+                (drawn[way],) = panel.plot(x, [m.mean for m in means], marker=".", color=COLOURS[way], label=way)
+                panel.fill_between(x, low, high, color=COLOURS[way], alpha=0.15, linewidth=0)
+        by_step.set(title=QUESTIONS[name].recipe, xlabel="steps", ylabel=metric)
+        by_second.set(xlabel="CPU seconds", ylabel=metric)
+        if metric in (*IMAGES, "reverse KL"):
+            by_step.set_yscale("log")
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path)
+
+
+def main(arguments: list[str]) -> int:
+    """Train what is missing, gather, and tell. Returns the exit code of the runs."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), metavar="QUESTION")
+    words.add_argument("--root", default="data", help="MNIST, USPS, amazon_reviews/ and cifar10-32x32.zip")
+    words.add_argument("--runs", type=Path, default=Path("runs/quality"))
+    words.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    words.add_argument("--tell", action="store_true", help="train nothing")
+    options = words.parse_args(arguments)
+    code = 0
+    if not options.tell:
+        rows = [row for name in options.only for row in QUESTIONS[name].rows(name, options.root, options.runs)]
+        code = perform(rows, options.jobs)
+        gather(options.only, options.root, options.runs)
+    lines = known()
+    for name in options.only:
+        if own := [x for x in lines if x["question"] == name]:
+            print(f"### {name}\n\n{table(name, own).markdown()}")
+    draw(lines, [name for name in ("ring", "mnist") if name in {x["question"] for x in lines}], PICTURE)
+    return code
+
+
+if __name__ == "__main__":
+    errors.run(main)
