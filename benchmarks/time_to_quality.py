@@ -4,10 +4,9 @@
     python benchmarks/time_to_quality.py --root data --only ring mnist --jobs 2
     python benchmarks/time_to_quality.py --tell                            # from the committed results alone
 
-``QUESTIONS`` holds the runs: a way of playing has the recipe's learning rates, or those that were better for it on
-seeds of their own (100, 101). Runs lie in ``--runs``; the same command again goes on where it was stopped. What
-finished runs have measured goes to ``benchmarks/time_to_quality.jsonl``, a line a run; from it come the tables that are
-printed and the picture ``docs/performance.png``. ``benchmarks/time_to_quality.md`` tells what came out.
+``QUESTIONS`` holds the runs. They lie in ``--runs``; the same command again goes on where it was stopped. What finished
+runs have measured goes to ``benchmarks/time_to_quality.jsonl``, a line a run; from it come the tables that are printed
+and the picture ``docs/performance.png``. ``benchmarks/time_to_quality.md`` tells what came out.
 """
 
 import argparse
@@ -51,22 +50,18 @@ COLOURS = {FRESH: "C0", REUSED: "C2", SINGLE: "C1", AHEAD: "C3"}
 
 @dataclass(frozen=True)
 class Question:
-    """A recipe with some keys changed, ways of playing it, the seeds of each, and what is measured, the quality first.
-
-    ``tuned`` holds the keys of the ways that have settings of their own.
-    """
+    """A recipe, ways of playing it, the seeds of each, what is measured (the quality first), and keys to change."""
 
     recipe: str
     ways: tuple[str, ...]
     seeds: int
     metrics: tuple[str, ...]
     words: tuple[str, ...] = ()
-    tuned: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def rows(self, name: str, root: str, runs: Path) -> Iterable[Row]:
         """The runs of every way."""
+        own = [word.replace("ROOT", root) for word in self.words]
         for way in self.ways:
-            own = [word.replace("ROOT", root) for word in (*self.words, *dict(self.tuned).get(way, ()))]
             seeds = "seed=" + ",".join(map(str, range(self.seeds))) + ","  # the last comma: a list, of one seed too
             folder = f"run.dir={runs / name / way.replace(', ', '-').replace(' ', '-')}"
             common = ["sample.every=0", "run.threads=1", folder]
@@ -78,6 +73,7 @@ COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD)  # a critic with BatchN
 DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD)
 POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
+SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
 HALF = ("optimizer.generator_lr=0.004", "optimizer.critic_lr=0.004")
 NARROW = ("model.generator_width=16", "model.critic_width=16", "train.batch_size=64")
 STACKED = (*NARROW, "data.root=ROOT", "train.steps=6000", "evaluate.every=3000", "checkpoint.every=3000")
@@ -87,9 +83,16 @@ CIFAR = (
 )  # fmt: skip
 QUESTIONS = {
     "ring": Question("ring", GAN_WAYS, 5, POINTS, OFTEN),
-    "ring_gan": Question("ring_gan", GAN_WAYS, 5, POINTS, OFTEN, ((SINGLE, HALF),)),
-    "ring_pacgan": Question("ring_pacgan", GAN_WAYS, 5, POINTS, OFTEN, ((SINGLE, HALF),)),
+    "ring_gan": Question("ring_gan", GAN_WAYS, 5, POINTS, OFTEN),
+    "ring_gan_half": Question("ring_gan", GAN_WAYS, 5, POINTS, (*OFTEN, *HALF)),
+    "ring_pacgan": Question("ring_pacgan", GAN_WAYS, 5, POINTS, OFTEN),
+    "ring_pacgan_half": Question("ring_pacgan", GAN_WAYS, 5, POINTS, (*OFTEN, *HALF)),
+    "ring_wgan_gp": Question("ring_wgan_gp", GAN_WAYS, 3, POINTS, OFTEN),
+    "grid": Question("grid", GAN_WAYS, 3, POINTS, SELDOM),
+    "grid_gan": Question("grid_gan", GAN_WAYS, 3, POINTS, SELDOM),
+    "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
+    "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD), 3, IMAGES, ("evaluate.every=500",)),
     "mnist": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, ("data.root=ROOT", "evaluate.every=600")),
     "stacked_mnist": Question("stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 1, IMAGES, CIFAR),
