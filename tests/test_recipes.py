@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 import train
 from adversarial.rules import RULES
+from benchmarks.time_to_quality import QUESTIONS, WAYS, known
 from tests.runs import ROOT, SMALL, TINY, fingerprint, loaded, stand_in
 from utils.config.identity import differences, flat, identity
 from utils.config.sections import Config, named_sections
@@ -139,7 +140,13 @@ def random_images(data: Any, seed: int) -> DataSet:
 def test_recipe_is_short_and_says_what_to_expect(recipe):
     """The header is complete, and every key differs from the base or the default."""
     entries = header(recipe)
-    assert [word for word, _ in entries if word != "First"] == ["What", "Source", "Expected", "Time", "Reproduced"]
+    assert [word for word, _ in entries if word not in ("First", "Rule")] == [
+        "What",
+        "Source",
+        "Expected",
+        "Time",
+        "Reproduced",
+    ]
     assert all(len(text) >= 3 for _, text in entries)
     assert re.fullmatch(r"[A-Z].{10,70}[^.?!:]", dict(entries)["What"])  # a noun phrase, as --list shows it
     assert status(recipe) in STATUSES
@@ -153,6 +160,19 @@ def test_recipe_is_short_and_says_what_to_expect(recipe):
     assert [key for key in keys if given[key] == before.get(key) and not key.endswith(".name")] == []
     repeated = [key for key in keys if isinstance(before.get(key), dict) and same_items(own, before, key)]
     assert repeated == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_played_as_its_header_says(recipe):
+    """Where several ways of playing were compared, the header names the one that was first."""
+    asked = {QUESTIONS[line["question"]].recipe for line in known()}
+    way, _, _ = dict(header(recipe)).get("Rule", "").partition(":")
+    assert (way in WAYS) == (recipe.stem in asked)
+    if way:
+        told = {"rule": "single_pass", "reuse_fakes": False, "lookahead": 0, "generator_lookahead": 0}
+        told |= OmegaConf.to_container(OmegaConf.from_dotlist(WAYS[way]))["update"]
+        given = flat(loaded(recipe))
+        assert {key: given[f"update.{key}"] for key in told} == told
 
 
 def same_items(own: dict, before: dict, key: str) -> bool:

@@ -35,7 +35,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     place.
 
     Where a later file or override gives ``model``, ``game`` or ``data`` another name, keys that only the former name
-    has are left out, which a warning tells. Raises UserError with one sentence for the first thing that is wrong.
+    has are left out, which a warning tells; so are ``update.reuse_fakes`` and look-aheads where it gives another rule.
+    Raises UserError with one sentence for the first thing that is wrong.
     """
     files, command_line = _with_bases(recipe), ("the command line", parse_overrides(overrides))
     sources = [*files, *_place_of(recipe), command_line]
@@ -46,6 +47,7 @@ def load(recipe: Path, overrides: list[str]) -> Config:
         schema = Config(**named_sections(**names[-1]))
         for source, before in zip(files, names, strict=False):
             _leave_out_other_kinds(source, before, names[-1], schema)
+        _leave_out_other_rules(sources)
         for where, content in sources:
             _check_keys(where, content, schema)
         merged = _with_whole_numbers(OmegaConf.merge(*[content for _, content in sources]), schema)
@@ -181,6 +183,20 @@ def _leave_out_other_kinds(source: Source, before: dict[str, str], names: dict[s
                 left_out.append(f"{section}.{key}")
         if left_out:
             warn(f"{section}.name={names[section]}: left out of {where}: {', '.join(left_out)}.")
+
+
+def _leave_out_other_rules(sources: list[Source]) -> None:
+    """Remove the keys of ``update`` that a rule refuses where they were given before the rule was."""
+    given = _given(sources)
+    chosen = given.get("update.rule", 0)
+    rule = OmegaConf.select(sources[chosen][1], "update.rule")
+    refused = ("lookahead", "generator_lookahead") if rule == "alternating" else ("reuse_fakes",)
+    refused = [key for key in refused if given.get(f"update.{key}", chosen) < chosen]
+    for where, content in sources[:chosen]:
+        if left_out := [key for key in refused if OmegaConf.select(content, f"update.{key}")]:
+            for key in left_out:
+                del content["update"][key]
+            warn(f"update.rule={rule}: left out of {where}: {', '.join(f'update.{key}' for key in left_out)}.")
 
 
 def _as_read(value: Any) -> Any:

@@ -70,3 +70,34 @@ def test_a_run_of_an_older_version_has_the_defaults_of_other_games(write, tmp_pa
     assert f"left out of {path}: game.method, game.margin." in capsys.readouterr().err
     write("game:\n  name: generation\n  margin: 3.0\n", "config.yaml")
     assert "'game.margin'" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule", "left_out"),
+    [
+        ("rule: alternating, reuse_fakes: true", "single_pass", "update.reuse_fakes"),
+        ("rule: alternating, reuse_fakes: true", "simultaneous", "update.reuse_fakes"),
+        ("lookahead: 1, generator_lookahead: 2", "alternating", "update.lookahead, update.generator_lookahead"),
+    ],
+)
+def test_another_rule_leaves_out_what_it_refuses_of_the_former(write, capsys, keys, rule, left_out):
+    path = write(f"update: {{{keys}, coefficient: 2}}\n")
+    update = load(path, [f"update.rule={rule}"]).update
+    assert (update.rule, update.reuse_fakes, update.lookahead, update.generator_lookahead) == (rule, False, 0, 0)
+    assert update.coefficient == 2
+    assert capsys.readouterr() == ("", f"warning: update.rule={rule}: left out of {path}: {left_out}.\n")
+
+
+def test_a_rule_that_serves_them_leaves_out_nothing(write, capsys):
+    path = write("update: {lookahead: 1}\n")
+    assert load(path, ["update.rule=simultaneous"]).update.lookahead == 1
+    path = write("update: {reuse_fakes: true, rule: alternating}\n")
+    assert load(path, ["update.rule=alternating"]).update.reuse_fakes
+    assert load(path, ["update.rule=single_pass", "update.reuse_fakes=false"]).update.rule == "single_pass"
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("overrides", [["update.rule=alternating", "update.lookahead=1"], ["update.reuse_fakes=true"]])
+def test_what_is_given_together_with_the_rule_or_after_it_is_refused(write, overrides):
+    path = write("update: {rule: single_pass}\n")
+    assert overrides[-1].partition("=")[0] in refusal(path, *overrides)
