@@ -18,7 +18,7 @@ class FusedAdam(torch.optim.Adam):
 
     Adam's own ``step`` sorts the parameters by device and type, and it and ``zero_grad`` record themselves for the
     profiler: a fifth of the time of a whole step where networks are tiny (moons). Here all parameters of a group have
-    one device and type.
+    one device and type. Hooks around a step are not called.
     """
 
     @torch.no_grad()
@@ -38,6 +38,8 @@ class FusedAdam(torch.optim.Adam):
                 parameters, gradients, *moments, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
                 weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
             )  # fmt: skip
+
+    step.hooked = True  # otherwise PyTorch wraps it to record it for the profiler
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients."""
