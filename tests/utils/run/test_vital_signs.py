@@ -47,9 +47,10 @@ def test_the_ratios_of_a_single_pass(scale, dtype):
     with torch.no_grad():
         critic.weight.mul_(scale)
     turn = turn_of(generator, critic, "non_saturating")
-    score, floored = turn.report["fake_score"].double(), turn.reversal["floored"]
+    (fake,) = turn.reversed
+    score, floored = turn.report["fake_score"].double(), fake.floored
     assert bool(floored.any()) == (scale > 1)
-    ratio = turn.reversal["ratio"].double()
+    ratio = fake.ratio.double()
     told = ~floored & (score < 80)  # above, g itself is too small for float32
     torch.testing.assert_close(ratio[told], -torch.exp(-score[told]), rtol=1e-5, atol=0)
     signs = VitalSigns(players(generator, critic))
