@@ -20,7 +20,7 @@ from utils.training.processes import memory_format
 
 Round = tuple[Batch, Draw]
 Triple = tuple[Tensor, Tensor | None, Tensor | None]  # samples, labels, attributes
-AT_ONCE = 2**20  # bytes of samples in memory that are looked up at once, for up to 32 rounds: each look-up costs
+AT_ONCE = 2**20  # bytes: so much of a set in memory is looked up at once, for 32 rounds at most; small look-ups add up
 
 
 def rounds(
