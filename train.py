@@ -91,7 +91,7 @@ def loop(
 def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], recorder: Recorder, step: int) -> None:
     """One step of both players and of the generator's average. Nothing here waits for the device."""
     strengths = values.strengths_at(cfg, players.penalties, step)
-    seed_layers(cfg, step)
+    seed_layers(cfg, step, recorder.group)
     players.adapt(values.learning_rates_at(cfg, step), values.betas_at(cfg, step))
     passes = recorder.timed(turns(cfg, game, batches, strengths), NETWORKS)
     for turn in players.lookahead.around(passes, shared=len(batches) - 1):

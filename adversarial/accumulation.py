@@ -41,7 +41,8 @@ def accumulated(
         networks = [getattr(game, player) for player in players]
         gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, parts)
-        yield Turn(players, merged([turn.report for turn in turns]), merged([turn.reversal for turn in turns]))
+        reversed_sides = [side for turn in turns for side in turn.reversed]
+        yield Turn(players, merged([turn.report for turn in turns]), reversed_sides)
 
 
 def merged(reports: list[dict[str, Tensor]]) -> dict[str, Tensor]:

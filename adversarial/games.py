@@ -57,8 +57,13 @@ class Side:
     slope: Tensor | None = None  # ∂s_i/∂x_i, like the samples, where a penalty has computed it
     c: Tensor | None = None  # ∂L_D/∂s_i, like the score
     g: Tensor | None = None  # λ ∂L_G/∂s_i, like the score
-    floored: Tensor | None = None  # where c was raised so that g / c exists, like the score
+    floor: Tensor | None = None  # what |c| was raised to where it was below, so that g / c exists: a scalar
     ratio: Tensor | None = None  # g / c, like the score, where a single pass has used it
+
+    @property
+    def floored(self) -> Tensor:
+        """Where |c| was raised to the floor, like the score."""
+        return self.c.abs() == self.floor
 
     def seen(self) -> Tensor:
         """What the critic is given of the samples."""

@@ -36,7 +36,7 @@ class Lookahead:
     def around(self, turns: Iterator[Turn], shared: int) -> Iterator[Turn]:
         """The same ``turns``, of which number ``shared`` (from 0) is played ahead. For a step's turns from a rule."""
         for number in count():
-            if number == shared:
+            if number == shared and self.alphas:
                 with self._ahead():
                     turn = next(turns, None)
             else:

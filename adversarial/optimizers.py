@@ -18,26 +18,29 @@ class FusedAdam(torch.optim.Adam):
 
     Adam's own ``step`` sorts the parameters by device and type, and it and ``zero_grad`` record themselves for the
     profiler: a fifth of the time of a whole step where networks are tiny (moons). Here all parameters of a group have
-    one device and type.
+    one device and type. Hooks around a step are not called.
     """
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         learning = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        if any(p not in self.state for parameters in learning for p in parameters):
+        kept = [[self.state.get(p) for p in parameters] for parameters in learning]
+        if any(None in states for states in kept):
             super().step()  # which also makes the state
             return
-        for group, parameters in zip(self.param_groups, learning, strict=True):
+        for group, parameters, states in zip(self.param_groups, learning, kept, strict=True):
             if not parameters:
                 continue
-            states, (beta1, beta2) = [self.state[p] for p in parameters], group["betas"]
             gradients, steps = [p.grad for p in parameters], [state["step"] for state in states]
             moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+            beta1, beta2 = group["betas"]
             torch._foreach_add_(steps, 1)
             torch._fused_adam_(
                 parameters, gradients, *moments, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
                 weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
             )  # fmt: skip
+
+    step.hooked = True  # otherwise PyTorch wraps it to record it for the profiler
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients."""

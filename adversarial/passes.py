@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -20,13 +19,12 @@ Rounds = Sequence[tuple[Batch, Draw]]
 
 class Turn(NamedTuple):
     """Players whose gradients are ready, and what to log, detached: losses, scores and whether the critic is right, all
-    per sample ``[N]``, and scalars; of a single pass also the ``ratio`` g_i / c_i of each sample, and which c_i were
-    ``floored`` ``[N]``.
+    per sample ``[N]``, and scalars; of a single pass also the sides that were ``reversed``, which have their ``ratio``.
     """
 
     players: tuple[str, ...]
     report: dict[str, Tensor]
-    reversal: Mapping[str, Tensor] = MappingProxyType({})
+    reversed: Sequence[Side] = ()
 
 
 @dataclass(frozen=True)
@@ -172,13 +170,12 @@ def floor_c(all_sides: Sequence[Side], reversed_sides: Sequence[Side]) -> None:
     if not reversed_sides:
         return
     bits = 17 - round(math.log2(torch.finfo(all_sides[0].c.dtype).eps))
-    largest = torch.linalg.vector_norm(torch.cat([side.c.flatten() for side in all_sides]), torch.inf)
-    largest = largest.clamp(min=2.0**-bits)
+    largest = torch.linalg.vector_norm(torch.cat([side.c for side in all_sides]), torch.inf).clamp(min=2.0**-bits)
     mantissa, _ = torch.frexp(largest)  # in [1/2, 1)
     floor = largest * 2.0 ** (-1 - bits) / mantissa  # a power of two, exactly
     for side in reversed_sides:
-        side.floored = side.c.abs() < floor
-        side.c = torch.where(side.floored, torch.copysign(floor, side.c), side.c)
+        side.floor = floor
+        side.c = side.c.abs().clamp(min=floor).copysign(side.c)
 
 
 # --- backward passes -------------------------------------------------------------------------------------------------
@@ -234,12 +231,3 @@ def report(objective: Objective | Auxiliary, play: Play) -> dict[str, Tensor]:
         if isinstance(objective, Auxiliary):
             values[f"class_probability_{name}"] = scores[:, 1].sigmoid()
     return values
-
-
-def reversal_of(sides: Sequence[Side]) -> dict[str, Tensor]:
-    """What a single pass multiplied by at the samples of these sides, and where it floored c (``Turn.reversal``)."""
-    if not sides:
-        return {}
-    if len(sides) == 1:
-        return {"ratio": sides[0].ratio, "floored": sides[0].floored}
-    return {name: torch.cat([getattr(side, name) for side in sides]) for name in ("ratio", "floored")}

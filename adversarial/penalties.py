@@ -66,8 +66,13 @@ class SlopePenalty(Penalty):
 
     def term(self, play: Play, pairs: Sequence[Pair]) -> Tensor:
         sides = [side for pair in pairs for side in pair if side is not None]
-        terms = [self.of_slope(side.slope.reshape(len(side.score), -1)).mean() for side in sides]
-        return total(terms)
+        return total([self.of_slope(slope_per_input(side)).mean() for side in sides])
+
+
+def slope_per_input(side: Side) -> Tensor:
+    """∂s_i/∂x_i ``[N, d]``; a pack is one input."""
+    slope = side.slope.flatten(1)  # points and vectors stay as they are: a view of them would be differentiated, too
+    return slope if side.pack == 1 else slope.reshape(len(side.score), -1)
 
 
 def zero_centred(slope: Tensor) -> Tensor:

@@ -42,7 +42,6 @@ from .passes import (
     penalty_terms,
     per_sample,
     report,
-    reversal_of,
     score_derivatives,
     trainable,
 )
@@ -147,7 +146,8 @@ def single_pass(
     # The one backward pass through the critic: its own gradients, and c_i ∂s_i/∂x_i at the cut.
     roots = [*(side.score for side in judged), *slope_terms]
     seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
-    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)]
+    # Sides whose slope was taken need nothing more at their cut.
+    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)] if slope_terms else None
     torch.autograd.backward(roots, seeds, inputs=leaves)
 
     arrived = []
@@ -158,7 +158,7 @@ def single_pass(
         else:
             arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
     generator_backward(game, play, draw, strengths, arrived)  # on into the generator
-    yield Turn((CRITIC, GENERATOR), report(objective, play), reversal_of(reversed_sides))
+    yield Turn((CRITIC, GENERATOR), report(objective, play), reversed_sides)
     clip_weights(game.critic, strengths.clip)
 
 

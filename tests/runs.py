@@ -76,7 +76,7 @@ def stand_in(registry: dict, name: str, read: Callable) -> Callable:
 
 def alone() -> StopSignals:
     """The signals of a run of one process."""
-    return StopSignals(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0)))
+    return StopSignals(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu"))))
 
 
 def fingerprint(folder: Path, name: str = "digits", step: int | None = None) -> dict[str, str]:

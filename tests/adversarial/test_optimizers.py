@@ -1,6 +1,7 @@
 """Adam without detours is PyTorch's, bit for bit."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -27,6 +28,20 @@ def stepped(optimizer_of: Callable[..., torch.optim.Adam], dtype: torch.dtype) -
         optimizer.zero_grad()
         assert all(weight.grad is None for weight in weights)
     return [*weights, *(value for weight in weights for _, value in sorted(optimizer.state[weight].items()))]
+
+
+@pytest.mark.parametrize(("adam", "names"), [(FusedAdam, []), (torch.optim.Adam, ["Optimizer.step#Adam.step"])])
+def test_a_step_is_not_recorded_for_the_profiler(monkeypatch, adam, names):
+    """As PyTorch's own is. The first one, which makes the state, is left to PyTorch."""
+    recorded = []
+    monkeypatch.setattr(torch.autograd.profiler, "record_function", lambda name: recorded.append(name) or nullcontext())
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = adam([weight], 0.1, **SETTINGS)
+    for _ in range(2):
+        recorded.clear()
+        weight.grad = torch.ones(2)
+        optimizer.step()
+    assert recorded == names
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -51,7 +51,7 @@ class Recorder:
         self, config: Config, task: Task, players: Players, log: Log | None, group: ProcessGroup, begin: int
     ) -> None:
         self.config, self.task, self.players, self.log, self.begin = config, task, players, log, begin
-        self.meter = Meter(group, *spent(log, begin))
+        self.group, self.meter = group, Meter(group, *spent(log, begin))
         self.signs = VitalSigns(players)
         self.written = self.done = begin  # the step of the last line, and the last step that was taken in
         self.bar: tqdm | None = None
@@ -102,7 +102,7 @@ class Recorder:
         """
         self._check_statistics()
         broken = first_not_finite(self.players.tensors())  # finite gradients may still give infinite weights
-        if self.meter.group.any(broken is not None):
+        if self.group.any(broken is not None):
             raise not_finite(broken or "a tensor of another process", self.done - 1)
 
     def _check_statistics(self) -> None:

@@ -19,13 +19,14 @@ class VitalSigns:
     def __init__(self, players: Players) -> None:
         self.players = players
         self.cosine: Tensor | None = None
-        self.reversal: dict[str, Tensor] = {}
+        self.reversal: dict[str, Tensor] = {}  # of the samples that a single pass has reversed [N]
 
     def see(self, turn: Turn) -> None:
         """Take in a turn before its players move."""
         if GENERATOR in turn.players:
             self.cosine = cosine_to_past(self.players.optimizers["generator"])
-            self.reversal = dict(turn.reversal)
+            names = ("ratio", "floored") if turn.reversed else ()
+            self.reversal = {name: torch.cat([getattr(side, name) for side in turn.reversed]) for name in names}
 
     def read(self) -> dict[str, float]:
         """The signs that this game has:
@@ -38,7 +39,7 @@ class VitalSigns:
         """
         found = {} if self.cosine is None else {"generator_gradient_cosine": float(self.cosine)}
         if self.reversal:
-            ratio = self.reversal["ratio"].flatten().abs().float()
+            ratio = self.reversal["ratio"].abs().float()
             quantiles = torch.quantile(ratio, torch.tensor(QUANTILES).to(ratio)).tolist()
             found |= {f"ratio_p{round(100 * q)}": value for q, value in zip(QUANTILES, quantiles, strict=True)}
             found["floored"] = float(self.reversal["floored"].float().mean())

@@ -39,17 +39,16 @@ def pairs(average: nn.Module, module: nn.Module) -> Pairs:
     return Pairs(*([(a, b) for a, b in kind if a.data_ptr() != b.data_ptr()] for kind in kinds))
 
 
-@torch.no_grad()
 def update(pairs: Pairs, decay: float) -> None:
     """Move the average to decay · average + (1 - decay) · network, in place."""
     # One fused operation for all of them: a loop over tensors would launch a kernel for each.
     if pairs.averaged:
         ours, theirs = zip(*pairs.averaged, strict=True)
-        torch._foreach_lerp_(ours, theirs, 1.0 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(ours, theirs, 1.0 - decay)
     copy_buffers(pairs)
 
 
-@torch.no_grad()
 def copy_buffers(pairs: Pairs) -> None:
     """Copy the buffers that are not averaged to the average."""
     if pairs.copied:

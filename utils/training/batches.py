@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from itertools import count, repeat
+from itertools import count, islice, repeat
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from utils.training.processes import memory_format
 
 Round = tuple[Batch, Draw]
 Triple = tuple[Tensor, Tensor | None, Tensor | None]  # samples, labels, attributes
+AT_ONCE = 2**20  # bytes: so much of a set in memory is looked up at once, for 32 rounds at most; small look-ups add up
 
 
 def rounds(
@@ -65,24 +66,32 @@ def _stream(
     config: Config, samples: Samples, order: str, start: int, rows: slice, device: torch.device
 ) -> Iterator[Triple]:
     """This process's rows of every round's batch, from step ``start`` on."""
-    size, critic_steps = config.train.batch_size, config.update.critic_steps
-    indices = (
-        indices_at(config.seed, len(samples), (step * critic_steps + i) * size, size, order)[rows]
-        for step in count(start)
-        for i in range(critic_steps)
-    )
+    first, size = start * config.update.critic_steps, config.train.batch_size
     if isinstance(samples, Resident):
-        return _resident(samples, indices, device)
+        own = len(range(size)[rows]) * samples.x[0].nbytes
+        together = max(1, min(AT_ONCE // own, 32))
+        # Whole blocks from step 0 on: how a batch lies in memory, too, is a function of the step.
+        skipped = first % together
+        batches = _resident(samples, _orders(config, samples, order, first - skipped, together, rows), device)
+        return islice(batches, skipped, None)
+    indices = (block[0] for block in _orders(config, samples, order, first, 1, rows))
     return _streamed(samples, indices, device, config.data.workers)
 
 
-def _resident(samples: Resident, indices: Iterator[Tensor], device: torch.device) -> Iterator[Triple]:
+def _orders(config: Config, samples: Samples, order: str, first: int, together: int, rows: slice) -> Iterator[Tensor]:
+    """The indices ``[together, N]`` of this process's rows of so many rounds, from round ``first`` on without end."""
+    size = config.train.batch_size
+    for position in count(first * size, together * size):
+        yield indices_at(config.seed, len(samples), position, together * size, order).view(together, size)[:, rows]
+
+
+def _resident(samples: Resident, orders: Iterator[Tensor], device: torch.device) -> Iterator[Triple]:
     # The whole set is copied to the device once; afterwards only indices travel.
-    x = samples.x.to(device)
-    known = [None if y is None else y.to(device) for y in (samples.label, samples.attribute)]
-    for index in indices:
-        index = index.to(device, non_blocking=True)
-        yield x.index_select(0, index), *(None if y is None else y.index_select(0, index) for y in known)
+    known = [None if y is None else y.to(device) for y in (samples.x, samples.label, samples.attribute)]
+    for order in orders:
+        index = order.to(device, non_blocking=True).flatten()
+        drawn = [repeat(None) if y is None else y.index_select(0, index).chunk(len(order)) for y in known]
+        yield from zip(*drawn, strict=False)  # repeat has no end
 
 
 def _streamed(samples: Streamed, indices: Iterator[Tensor], device: torch.device, workers: int) -> Iterator[Triple]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed
 
@@ -166,6 +166,7 @@ class ProcessGroup:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.size, self.rank = accelerator.num_processes, accelerator.process_index
+        self.device = accelerator.device
         self._group = (
             distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
         )  # fmt: skip
@@ -266,16 +267,15 @@ def own_rows(config: Config, accelerator: Accelerator) -> slice:
     return slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
-def seed_layers(config: Config, step: int) -> None:
+def seed_layers(config: Config, step: int, group: ProcessGroup) -> None:
     """Make what layers draw in training mode, such as dropout, a function of the step (and of the process)."""
-    process = PartialState()
-    seed = seed_of(config.seed, "layers", step, process.process_index)
+    seed = seed_of(config.seed, "layers", step, group.rank)
     # Not torch.manual_seed, which seeds every kind of device there might be and takes a hundred times as long.
     torch.default_generator.manual_seed(seed)
-    if process.device.type == "cuda":
+    if group.device.type == "cuda":
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
-    elif process.device.type != "cpu":
-        torch.get_device_module(process.device).manual_seed(seed)
+    elif group.device.type != "cpu":
+        torch.get_device_module(group.device).manual_seed(seed)
 
 
 def memory_format(config: Config) -> torch.memory_format:

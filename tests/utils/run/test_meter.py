@@ -12,7 +12,7 @@ from tests.no_waiting import NoWaiting
 from utils.run.meter import OF_MACHINE, TOGETHER, Meter, gradient_norms
 from utils.training.processes import ProcessGroup
 
-ALONE = ProcessGroup(SimpleNamespace(num_processes=1, process_index=0))
+ALONE = ProcessGroup(SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu")))
 
 
 def alone() -> Meter:

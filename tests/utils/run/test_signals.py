@@ -31,7 +31,7 @@ class Others(ProcessGroup):
 def stop_signals(processes: int = 1, elsewhere: int = 0) -> StopSignals:
     """Of one process, or of one among several."""
     if processes == 1:
-        return StopSignals(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0)))
+        return StopSignals(ProcessGroup(SimpleNamespace(num_processes=1, process_index=0, device="cpu")))
     return StopSignals(Others(processes, elsewhere))
 
 

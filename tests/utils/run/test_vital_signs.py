@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adversarial.accumulation import accumulated
 from adversarial.draws import Draw
 from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
@@ -31,10 +32,11 @@ def players(generator: nn.Module, critic: nn.Module) -> SimpleNamespace:
     return SimpleNamespace(**both, optimizers=optimizers)
 
 
-def turn_of(generator: nn.Module, critic: nn.Module, objective: str) -> Turn:
+def turn_of(generator: nn.Module, critic: nn.Module, objective: str, parts: int = 1) -> Turn:
     game = GenerationGame(generator, critic, generator.in_features, conditional=False, together=True)
     draw = Draw((0, "test"), 16)
-    (turn,) = single_pass(game, OBJECTIVES[objective], [(Batch(draw.normal("x", (2,))), draw)])
+    rounds = [(Batch(draw.normal("x", (2,))), draw)]
+    (turn,) = accumulated(single_pass, game, OBJECTIVES[objective], rounds, parts=parts)
     return turn
 
 
@@ -47,9 +49,10 @@ def test_the_ratios_of_a_single_pass(scale, dtype):
     with torch.no_grad():
         critic.weight.mul_(scale)
     turn = turn_of(generator, critic, "non_saturating")
-    score, floored = turn.report["fake_score"].double(), turn.reversal["floored"]
+    (fake,) = turn.reversed
+    score, floored = turn.report["fake_score"].double(), fake.floored
     assert bool(floored.any()) == (scale > 1)
-    ratio = turn.reversal["ratio"].double()
+    ratio = fake.ratio.double()
     told = ~floored & (score < 80)  # above, g itself is too small for float32
     torch.testing.assert_close(ratio[told], -torch.exp(-score[told]), rtol=1e-5, atol=0)
     signs = VitalSigns(players(generator, critic))
@@ -58,6 +61,19 @@ def test_the_ratios_of_a_single_pass(scale, dtype):
     assert read["floored"] == float(floored.double().mean())
     assert read["ratio_p50"] == pytest.approx(float(ratio.abs().quantile(0.5)), rel=1e-6)
     assert read["ratio_p10"] <= read["ratio_p50"] <= read["ratio_p90"]
+    signs.see(Turn(("generator",), {}))
+    assert "ratio_p50" not in signs.read()  # the last turn had none
+
+
+def test_the_ratios_of_micro_batches_are_those_of_the_batch():
+    """g and c are both twice as large where the mean is over half of the samples: exactly."""
+    torch.manual_seed(0)
+    generator, critic = Affine(3, 2), Affine(2, 1)
+    whole, halves = (turn_of(generator, critic, "non_saturating", parts) for parts in (1, 2))
+    assert len(halves.reversed) == 2
+    for name in ("ratio", "floored"):
+        (want,) = (getattr(side, name) for side in whole.reversed)
+        assert torch.equal(torch.cat([getattr(side, name) for side in halves.reversed]), want)
 
 
 def test_the_cosine_is_to_the_mean_of_past_gradients():

@@ -16,7 +16,8 @@ from utils.data.order import indices_at
 from utils.data.points import Points
 from utils.data.samples import Resident, Streamed
 from utils.errors import UserError
-from utils.training.batches import rounds
+from utils.training import batches
+from utils.training.batches import AT_ONCE, rounds
 
 CPU = torch.device("cpu")
 ALL = slice(None)
@@ -231,6 +232,34 @@ def test_nothing_is_mirrored_unless_asked_for(resident):
 
 
 # --- Points
+
+
+@pytest.mark.parametrize("at_once", [AT_ONCE, 150, 1], ids=["32 rounds", "4 rounds", "each by itself"])
+@pytest.mark.parametrize("rows", [ALL, slice(2, 4)], ids=["all rows", "half of them"])
+def test_samples_are_looked_up_for_several_rounds_at_once(monkeypatch, at_once, rows):
+    """Which are the same samples, at the same place in memory: how fast and in which order of sums an operation reads
+    them may depend on it. Of 2 float64 a sample, 4 rounds of 2 rows fit into 150 bytes, and 2 of 4 rows.
+    """
+    monkeypatch.setattr(batches, "AT_ONCE", at_once)
+    x = torch.randn(N, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples, target = Resident(x, torch.arange(N)), Resident(x.flip(0), None)
+    config = settings_of(critic_steps=3)
+    config.data = Points()
+    torch.set_default_dtype(torch.float64)
+    drawn = list(itertools.islice(rounds(config, samples, 0, rows, CPU, target), 25))
+    for step, i in itertools.product(range(25), range(3)):
+        index, other = (indices_at(0, N, 4 * (3 * step + i), 4, order)[rows] for order in ("order", "target"))
+        batch = drawn[step][i][0]
+        assert torch.equal(batch.x, x[index])
+        assert torch.equal(batch.label, index)
+        assert torch.equal(batch.target, target.x[other])
+    for start in (1, 10, 11, 22):  # rounds 30 and 33 lie around the end of the first 32
+        (later,) = itertools.islice(rounds(config, samples, start, rows, CPU, target), 1)
+        for (batch, _), (want, _) in zip(later, drawn[start], strict=True):
+            for ours, theirs in zip(batch, want, strict=True):
+                assert (ours is None) == (theirs is None)
+                assert ours is None or torch.equal(ours, theirs)
+                assert ours is None or ours.storage_offset() == theirs.storage_offset()
 
 
 @pytest.mark.parametrize("labelled", [True, False])

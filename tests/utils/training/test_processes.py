@@ -233,11 +233,12 @@ def test_another_server_at_the_port(config, monkeypatch):
 def test_layers_draw_what_a_seed_of_the_step_gives(config):
     """As PyTorch's own way of seeding would have it, which takes a hundred times as long."""
     drawn = []
-    for step in (3, 4, 3):
-        processes.seed_layers(config, step)
+    for step, rank in ((3, 0), (4, 0), (3, 0), (3, 1)):
+        processes.seed_layers(config, step, SimpleNamespace(rank=rank, device=torch.device("cpu")))
         drawn.append(torch.rand(4))
-    torch.manual_seed(seed_of(config.seed, "layers", 3, 0))
-    assert torch.equal(drawn[0], torch.rand(4))
+    for numbers, rank in ((drawn[0], 0), (drawn[3], 1)):
+        torch.manual_seed(seed_of(config.seed, "layers", 3, rank))
+        assert torch.equal(numbers, torch.rand(4))
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
 
