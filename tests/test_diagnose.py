@@ -37,7 +37,11 @@ RUNS = {
          "train.steps=130", "log.every=5", "model.generator_width=8", "model.critic_width=16"],
         "critic has won",
     ),
-    "mode collapse": ("ring_gan", ["train.steps=600"], "generator has collapsed"),
+    "mode collapse": (
+        "ring_gan",
+        ["update.lookahead=0", "optimizer.generator_lr=0.008", "optimizer.critic_lr=0.008", "train.steps=600"],
+        "generator has collapsed",
+    ),
     "oscillation": (
         "ring",
         ["game.objective=wasserstein", "penalty.r1=0", "penalty.r2=0", "optimizer.schedule=constant",
