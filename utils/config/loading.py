@@ -52,7 +52,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         raise UserError(_cannot_be_read(recipe, error)) from None
     try:
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), merged))
+        typed = OmegaConf.structured(schema, flags={"no_deepcopy_set_nodes": True})  # new nodes, which nobody else has
+        config: Config = OmegaConf.to_object(OmegaConf.unsafe_merge(typed, merged))
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         if not isinstance(error, InterpolationResolutionError):
             _check_type(schema, sources, str(getattr(error, "full_key", None) or ""))
