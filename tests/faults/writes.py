@@ -63,8 +63,8 @@ def survives(folder: Path, n: int, whole: dict[str, object]) -> None:
         trained(folder)
 
     assert in_a_process(killed) != 0, "it was not killed"
-    now = time.time
-    with patch.object(time, "time", lambda: now() + 2):  # event files are named by the second
+    now = time.time  # event files are named by the second, and read in the order of their names
+    with patch.object(time, "time", lambda: now() + 2):
         trained(folder)
     assert left(folder) == whole
 
