@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import train
 from benchmarks import faults
 from tests.conftest import forget_accelerator
+from tests.faults import moments
 from tests.launch import forked
 from tests.runs import ROOT, at_step, fingerprint, run, signal_at
 from utils.errors import NotFiniteError, UserError
@@ -33,8 +34,11 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "digits/checkpoints").iterdir())
 
 
-def test_kills_at_random_moments_do_not_change_a_bit(tmp_path, capsys):
+def test_kills_at_random_moments_do_not_change_a_bit(tmp_path, monkeypatch, capsys):
     """The short form of the benchmark: two variants, one of them with workers that decode images ahead."""
+    monkeypatch.setattr(moments, "STEPS", 30)
+    monkeypatch.setattr(Generation, "check_evaluation", lambda *_: None)
+    monkeypatch.setattr(Generation, "evaluate", lambda *_: [])  # it would take more time than the steps
     assert faults.main(["--cases=2", "--only=random", f"--folder={tmp_path}"]) == 0, capsys.readouterr().out
     assert "| 10 | 2 | 2 | 0 |" in capsys.readouterr().out
     assert "2 workers" in (tmp_path / "0/results.jsonl").read_text()

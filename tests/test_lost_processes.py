@@ -19,7 +19,9 @@ LONG = [*STEADY, "train.steps=100000", "checkpoint.every=3", "log.every=1000", "
 
 
 def train_watched(words: list[str]) -> int:
-    """Train, with a sign of life every tenth of a second: after two seconds, half of run.timeout, one is missed."""
+    """Train, with a sign of life every tenth of a second: one is missed after half of run.timeout, or much sooner where
+    the connection has broken.
+    """
     watch.BEAT = 0.1
     return train.main(words)
 

@@ -19,6 +19,7 @@ import train
 from tests import play_in_processes
 from tests.launch import Launch, launched
 from tests.runs import ROOT, arguments, assert_close, fingerprint, networks, run
+from tests.test_lost_processes import train_watched
 from utils.run.folder import RunFolder
 from utils.run.log import records
 from utils.tasks.generation import Generation
@@ -154,7 +155,7 @@ def test_three_processes_killed_and_resumed_give_the_same_bits(tmp_path):
     launched(tmp_path, 3, train.main, arguments(tmp_path / "whole", *words))
     checkpoints = tmp_path / "killed/digits/checkpoints"
     for victims in (slice(1, 2), slice(0, 3)):
-        launch = Launch(tmp_path, 3, train.main, arguments(tmp_path / "killed", *words))
+        launch = Launch(tmp_path, 3, train_watched, arguments(tmp_path / "killed", *words))
         before = set(checkpoints.glob("step-*"))
         launch.wait_for(lambda before=before: bool(set(checkpoints.glob("step-*")) - before))
         for victim in launch.processes[victims]:

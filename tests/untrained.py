@@ -1,8 +1,12 @@
-"""Runs that have not begun to train, in memory: a small network of every family."""
+"""Runs that have not begun to train, in memory: a small network of every family; and networks that have sizes alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from tests.models.image_pairs import away_from_zero
 from tests.runs import ROOT, SMALL, TINY
@@ -45,3 +49,12 @@ def saved(run: OpenRun) -> Path:
     run.folder.record(run.config)
     checkpoint.save(run.folder.checkpoints, run.players.tensors(), run.state)
     return run.folder.path
+
+
+@contextmanager
+def sizes_alone() -> Iterator[None]:
+    """A block in which networks are built on a device without memory, and so without spectral norm's first iterations,
+    which would take longer there than all else.
+    """
+    with torch.device("meta"), patch.object(_SpectralNorm, "_power_method"):
+        yield

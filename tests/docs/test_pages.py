@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,7 @@ import project
 import sample
 import sweep
 import train
-from tests.runs import ROOT
-from utils.config import loading
+from tests.runs import ROOT, loaded
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -128,19 +128,16 @@ def test_a_wrong_command_is_found(line, monkeypatch):
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def config_keys() -> set[str]:
     """Every "section.key" that some recipe's config has: model, game and data have different keys by their name."""
     keys = set()
     for recipe in RECIPES:
-        config = loading.load(recipe, [])
+        config = loaded(recipe)
         for section in vars(config):
             if hasattr(getattr(config, section), "__dict__"):
                 keys |= {f"{section}.{key}" for key in vars(getattr(config, section))}
     return keys
-
-
-KEYS = config_keys()
-SECTIONS = {key.partition(".")[0] for key in KEYS}
 
 
 def named_keys(text: str) -> list[str]:
@@ -148,12 +145,13 @@ def named_keys(text: str) -> list[str]:
     spans = re.findall(r"`([^`\n]+)`", text)
     words = [word.partition("=")[0] for span in spans for word in span.split()]
     found = [word for word in words if re.fullmatch(r"[a-z_]+(\.[a-z0-9_]+)+", word)]
-    return [key for key in found if key.partition(".")[0] in SECTIONS and not key.endswith(FILES)]
+    sections = {key.partition(".")[0] for key in config_keys()}
+    return [key for key in found if key.partition(".")[0] in sections and not key.endswith(FILES)]
 
 
 def unknown_keys(text: str) -> list[str]:
     """Named keys that no config has; of a dictionary's entries (penalty.every.r1) the first two words count."""
-    return [key for key in named_keys(text) if ".".join(key.split(".")[:2]) not in KEYS]
+    return [key for key in named_keys(text) if ".".join(key.split(".")[:2]) not in config_keys()]
 
 
 def test_the_pages_name_keys():

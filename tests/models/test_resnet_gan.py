@@ -9,6 +9,7 @@ from torch import nn
 from adversarial.coupling import couples_samples
 from models.resnet_gan import LAYOUTS, Attention, Config, Critic, Generator, Norm, Table
 from tests.models.image_pairs import away_from_zero, parameters
+from tests.untrained import sizes_alone
 
 SAGAN = {"generator_spectral": True}
 BIGGAN = {**SAGAN, "hierarchical": True, "shared_embedding": 128, "initialisation": "orthogonal"}
@@ -98,7 +99,7 @@ PUBLISHED = {
 def test_parameter_counts_are_the_published_ones(name):
     size, classes, fields, width, *published = PUBLISHED[name]
     config = Config(generator_width=width, critic_width=width, **fields)
-    with torch.device("meta"):
+    with sizes_alone():
         networks = [network(config, (3, size, size), classes) for network in (Generator, Critic)]
     for network, number in zip(networks, published, strict=True):
         assert number is None or parameters(network) == number
@@ -117,7 +118,7 @@ def test_sngan_critics_have_the_official_layers(size):
     channels or size; the first has 3 to b and b to b.
     """
     channels, halvings = SNGAN_CRITICS[size]
-    with torch.device("meta"):
+    with sizes_alone():
         critic = Critic(Config(), (3, size, size), 5)
     a, b = 3, channels[0]
     want = (9 * a * b + b) + (9 * b * b + b) + (a * b + b)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -54,7 +55,8 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         raise UserError(_cannot_be_read(recipe, error)) from None
     try:
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), merged))
+        named = [(section, type(getattr(schema, section)), name) for section, name in names[-1].items()]
+        config: Config = OmegaConf.to_object(OmegaConf.merge(_typed(*named), merged))
     except (OmegaConfBaseException, TypeError, KeyError) as error:
         if not isinstance(error, InterpolationResolutionError):
             _check_type(schema, sources, str(getattr(error, "full_key", None) or ""))
@@ -66,6 +68,16 @@ def load(recipe: Path, overrides: list[str]) -> Config:
     if isinstance(config.game, AdaptationConfig | InvarianceConfig) and METHODS[config.game.method].baseline:
         config.update.coefficient = 0.0  # the critic learns and is reported; nothing plays against it
     return config
+
+
+@cache
+def _typed(*named: tuple[str, type, str]) -> DictConfig:
+    """The schema whose named sections are of these classes and names, as OmegaConf takes it.
+
+    It is kept, because making it takes longer than the rest of loading.
+    """
+    schema = Config(**{section: kind(name=name) for section, kind, name in named})
+    return OmegaConf.structured(schema, flags={"no_deepcopy_set_nodes": True})  # nobody else has its nodes
 
 
 def _run_name(recipe: Path, files: list[Source], data: Any) -> str:

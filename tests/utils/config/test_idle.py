@@ -3,6 +3,7 @@
 import pytest
 
 from adversarial.penalties import PENALTIES
+from tests.runs import loaded
 from tests.utils.config.configs import RECIPES, keys_of, refusal
 from utils.config import idle
 from utils.config.loading import load
@@ -110,4 +111,4 @@ def test_the_config_of_a_run_may_have_what_is_idle(write, tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_no_recipe_asks_for_what_is_idle(recipe):
-    assert load(recipe, [])
+    assert loaded(recipe)

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from models import FAMILIES
+from tests.runs import loaded
 from tests.utils.config.configs import PLAYS, RECIPES, ROOT, SECTIONS, keys_of, refusal, value_of
 from utils.config.loading import load, load_run
 from utils.config.reading import is_override
@@ -341,7 +342,7 @@ def test_loading_a_config_draws_nothing(empty):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_run_loads_its_own_config(recipe, tmp_path):
-    config = load(recipe, [])
+    config = loaded(recipe)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert load_run(tmp_path, []) == config
 

@@ -15,6 +15,7 @@ from adversarial.penalties import PENALTIES
 from adversarial.rules import RULES
 from adversarial.schedules import SCHEDULES
 from models import FAMILIES
+from tests.runs import loaded
 from tests.utils.config.configs import PLAYS, RECIPES, SECTIONS, value_of
 from utils.config import idle
 from utils.config.loading import load
@@ -32,7 +33,7 @@ def same_again(config: Config, folder: Path) -> Config:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_come_back_from_their_own_yaml(recipe, tmp_path):
-    config = load(recipe, [])
+    config = loaded(recipe)
     assert same_again(config, tmp_path) == config
     assert config.run.name == recipe.stem
 

@@ -1,11 +1,8 @@
-"""The keys of ``data.*``: each set has those that it uses, bounded, explained, and fast to import."""
+"""The keys of ``data.*``: each set has those that it uses, bounded and explained."""
 
 import dataclasses
 import inspect
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -18,7 +15,6 @@ from utils.data.image_files import OwnImages
 from utils.data.sections import data_section
 from utils.errors import UserError
 
-ROOT = Path(__file__).parents[3]
 SECTIONS = {
     **{name: data_section(name, DATASETS) for name in DATASETS},
     **{f"{name}-pair": data_section(name, DOMAINS) for name in DOMAINS},
@@ -112,18 +108,3 @@ def test_unknown_names_and_sizes_are_refused_on_loading():
     assert "data.fit" in message
     assert "'pad'" in message
     assert "data.resolution=0" in refused_set(FittedImages(resolution=0))
-
-
-SLOW = {"torchvision", "sklearn", "scipy", "matplotlib", "PIL"}
-ROOMS = [
-    f"utils.{room}.{path.stem}" for room in ("data", "evaluation") for path in (ROOT / f"utils/{room}").glob("*.py")
-]
-
-
-def test_nothing_slow_is_imported_at_start_up():
-    modules = [*ROOMS, "utils.pictures"]
-    script = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    imported = {name.partition(".")[0] for name in found.stdout.split()}
-    assert "torch" in imported
-    assert imported & SLOW == set()
