@@ -45,7 +45,7 @@ WAYS = {
     AHEAD: ["update.rule=single_pass", "update.lookahead=1"],
     BOTH: ["update.rule=single_pass", "update.lookahead=1", "update.generator_lookahead=1"],
 }
-COLOURS = {FRESH: "C0", ALTERNATING: "C0", REUSED: "C2", SINGLE: "C1", AHEAD: "C3"}
+COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3"}
 PICTURED = ("ring_gan_half", "mnist", "mnist_5k", "moons")  # which have these ways alone
 
 
@@ -168,6 +168,7 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
     """The first metric of some questions over steps, above, and over CPU seconds, below: means and standard errors."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(3.3 * len(PICTURED), 5.4), dpi=100, layout="constrained")
     panels = figure.subplots(2, len(PICTURED), sharey="col")
@@ -178,17 +179,23 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
             own = [x for x in lines if x["question"] == name and x["way"] == way]
             if not own:
                 continue
-            means = [Means(list(values)) for values in zip(*(x["values"][metric] for x in own), strict=True)]
-            seconds = [Means(list(times)).mean for times in zip(*(x["cpu_seconds"] for x in own), strict=True)]
+            steps = sorted(set.intersection(*(set(x["steps"]) for x in own)))  # without samples near modes: no KL
+            curves = [dict(zip(x["steps"], x["values"][metric], strict=True)) for x in own]
+            clocks = [dict(zip(x["steps"], x["cpu_seconds"], strict=True)) for x in own]
+            means = [Means([curve[step] for curve in curves]) for step in steps]
+            seconds = [Means([clock[step] for clock in clocks]).mean for step in steps]
             low, high = ([m.mean + sign * (m.error or 0.0) for m in means] for sign in (-1, 1))
-            for panel, x in ((by_step, own[0]["steps"]), (by_second, seconds)):
+            for panel, x in ((by_step, steps), (by_second, seconds)):
                 (drawn[way],) = panel.plot(x, [m.mean for m in means], marker=".", color=COLOURS[way], label=way)
                 panel.fill_between(x, low, high, color=COLOURS[way], alpha=0.15, linewidth=0)
         by_step.set(title=QUESTIONS[name].recipe, xlabel="steps", ylabel=metric)
         by_second.set(xlabel="CPU seconds", ylabel=metric)
         if metric in (*IMAGES, "reverse KL"):
             by_step.set_yscale("log")
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, frameon=False)
+            by_step.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            by_step.yaxis.set_major_formatter("{x:g}")
+            by_step.yaxis.set_minor_locator(NullLocator())
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path)
 
 
