@@ -152,16 +152,27 @@ def at(line: dict[str, Any], metric: str, seconds: float) -> float:
 
 
 def table(name: str, lines: list[dict[str, Any]]) -> Table:
-    """A row for each way: what it has reached at the end, and when the cheapest way ends."""
+    """A row for each way: the quality early on, what it has reached at the end, and when the cheapest way ends."""
     ways = {way: own for way in WAYS if (own := [x for x in lines if x["way"] == way])}
     spent = {way: Means([x["cpu_seconds"][-1] for x in own], 0) for way, own in ways.items()}
     budget = min(means.mean for means in spent.values())
-    metrics = QUESTIONS[name].metrics
-    titles = ["way", "seeds", *metrics, "CPU seconds", f"{metrics[0]} after {budget:.0f} CPU seconds"]
+    quality, *others = QUESTIONS[name].metrics
+    early = min(set.intersection(*(set(x["steps"]) for x in lines)))
+    last = max(lines[0]["steps"])
+    titles = [
+        "way",
+        "seeds",
+        f"{quality}, step {early:,}",
+        f"step {last:,}",
+        *others,
+        "CPU seconds",
+        f"after {budget:.0f}",
+    ]
     rows = []
     for way, own in ways.items():
-        ends = [Means([x["values"][metric][-1] for x in own]) for metric in metrics]
-        rows.append([way, str(len(own)), *ends, spent[way], Means([at(x, metrics[0], budget) for x in own])])
+        begin = Means([x["values"][quality][x["steps"].index(early)] for x in own])
+        ends = [Means([x["values"][metric][-1] for x in own]) for metric in (quality, *others)]
+        rows.append([way, str(len(own)), begin, *ends, spent[way], Means([at(x, quality, budget) for x in own])])
     return Table(titles, rows)
 
 
