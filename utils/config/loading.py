@@ -203,12 +203,12 @@ def _leave_out_other_rules(sources: list[Source]) -> None:
     chosen = given.get("update.rule", 0)
     rule = OmegaConf.select(sources[chosen][1], "update.rule")
     refused = ("lookahead", "generator_lookahead") if rule == "alternating" else ("reuse_fakes",)
-    refused = [key for key in refused if given.get(f"update.{key}", chosen) < chosen]
-    for where, content in sources[:chosen]:
-        if left_out := [key for key in refused if OmegaConf.select(content, f"update.{key}")]:
-            for key in left_out:
-                del content["update"][key]
-            warn(f"update.rule={rule}: left out of {where}: {', '.join(f'update.{key}' for key in left_out)}.")
+    for key in refused:
+        number = given.get(f"update.{key}", chosen)
+        if number < chosen and yaml.safe_load(str(OmegaConf.select(sources[number][1], f"update.{key}"))):
+            for _, content in sources[: number + 1]:
+                content.get("update", {}).pop(key, None)
+            warn(f"update.rule={rule}: update.{key} is left out, which {sources[number][0]} has for another rule.")
 
 
 def _as_read(value: Any) -> Any:

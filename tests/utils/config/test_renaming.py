@@ -75,9 +75,9 @@ def test_a_run_of_an_older_version_has_the_defaults_of_other_games(write, tmp_pa
 @pytest.mark.parametrize(
     ("keys", "rule", "left_out"),
     [
-        ("rule: alternating, reuse_fakes: true", "single_pass", "update.reuse_fakes"),
-        ("rule: alternating, reuse_fakes: true", "simultaneous", "update.reuse_fakes"),
-        ("lookahead: 1, generator_lookahead: 2", "alternating", "update.lookahead, update.generator_lookahead"),
+        ("rule: alternating, reuse_fakes: true", "single_pass", ["update.reuse_fakes"]),
+        ("rule: alternating, reuse_fakes: true", "simultaneous", ["update.reuse_fakes"]),
+        ("lookahead: 1, generator_lookahead: 2", "alternating", ["update.lookahead", "update.generator_lookahead"]),
     ],
 )
 def test_another_rule_leaves_out_what_it_refuses_of_the_former(write, capsys, keys, rule, left_out):
@@ -85,7 +85,8 @@ def test_another_rule_leaves_out_what_it_refuses_of_the_former(write, capsys, ke
     update = load(path, [f"update.rule={rule}"]).update
     assert (update.rule, update.reuse_fakes, update.lookahead, update.generator_lookahead) == (rule, False, 0, 0)
     assert update.coefficient == 2
-    assert capsys.readouterr() == ("", f"warning: update.rule={rule}: left out of {path}: {left_out}.\n")
+    told = [f"warning: update.rule={rule}: {key} is left out, which {path} has for another rule." for key in left_out]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_a_rule_that_serves_them_leaves_out_nothing(write, capsys):
@@ -101,3 +102,10 @@ def test_a_rule_that_serves_them_leaves_out_nothing(write, capsys):
 def test_what_is_given_together_with_the_rule_or_after_it_is_refused(write, overrides):
     path = write("update: {rule: single_pass}\n")
     assert overrides[-1].partition("=")[0] in refusal(path, *overrides)
+
+
+def test_what_a_recipe_has_switched_off_of_its_base_is_not_told(write, capsys):
+    write("update: {lookahead: 1}\n", "base.yaml")
+    path = write("base: base.yaml\nupdate: {lookahead: 0}\n")
+    assert load(path, ["update.rule=alternating"]).update.lookahead == 0
+    assert capsys.readouterr() == ("", "")
