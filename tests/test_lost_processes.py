@@ -1,5 +1,6 @@
 """Processes that are killed, stopped or end with an error: the others name them, end soon, and the run goes on."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -16,6 +17,15 @@ from utils.training import checkpoint
 
 STEADY = ["optimizer.schedule=constant", "sample.every=0"]
 LONG = [*STEADY, "train.steps=100000", "checkpoint.every=3", "log.every=1000", "run.timeout=4"]
+
+
+@pytest.fixture(autouse=True)
+def _none_outlives_its_test():
+    """Where an assertion fails, processes that would train on end as well."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def train_watched(words: list[str]) -> int:
@@ -83,6 +93,3 @@ def test_a_run_folder_in_use_ends_all(tmp_path):
     assert output.count("is in use by process") == 1
     assert output.count("error: Another process has ended") == 1
     assert [process.exitcode for process in launch.processes] == [None, None]
-    for process in launch.processes:
-        process.kill()
-        process.join()

@@ -25,11 +25,10 @@ from torch import distributed
 from utils.errors import LostProcessError, UserError, end, sentence
 from utils.run.folder import RunFolder
 from utils.run.log import say
-from utils.training.processes import ProcessGroup
+from utils.training.processes import AGAIN, ProcessGroup, lost_somewhere
 
 BEAT = 2.0  # seconds between two signs of life, and between two looks for those of others
 GONE = 4  # looks without a sign after which a process whose connection has broken is taken for dead
-AGAIN = "then run the same command again: it goes on from the last checkpoint."
 
 
 class Lost(NamedTuple):
@@ -88,7 +87,7 @@ class Watch:
         try:
             self.group.any(False)  # before it, the folder may be another run's
         except RuntimeError as error:
-            raise LostProcessError(_unknown(error)) from error
+            raise LostProcessError(lost_somewhere(error)) from error
         self.sign()
         self._thread.start()
 
@@ -131,7 +130,7 @@ class Watch:
             self.look()
             if found := self.lost(GONE):
                 return found
-        return Lost(-1, False, _unknown(error))
+        return Lost(-1, False, lost_somewhere(error))
 
     def _run(self) -> None:
         while not self._stopped.wait(BEAT):
@@ -170,13 +169,6 @@ def _is_of_a_connection(error: BaseException) -> bool:
     """Whether PyTorch raised it because another process did not answer, or no longer."""
     return isinstance(error, distributed.DistError) or (
         isinstance(error, RuntimeError) and re.search("gloo|nccl", str(error), re.IGNORECASE) is not None
-    )
-
-
-def _unknown(error: BaseException) -> str:
-    return (
-        f"Another process has ended, or did not answer in time ({_words(error)}): mend what it says, if it says "
-        f"anything, {AGAIN}"
     )
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, distributed
 from adversarial.draws import seed_of
 from utils.config.sections import Config
 from utils.data.files import reason
-from utils.errors import UserError, end
+from utils.errors import LostProcessError, UserError, end, sentence
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+AGAIN = "then run the same command again: it goes on from the last checkpoint."
 GRACE = 5  # seconds after run.timeout in which PyTorch itself may say that processes did not come
 
 
@@ -157,6 +158,14 @@ def make_deterministic() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def lost_somewhere(error: Exception) -> str:
+    """The sentence for an error of a connection of which it is not known which process is behind it."""
+    return (
+        f"Another process has ended, or did not answer in time ({sentence(error)}): mend what it says, if it says "
+        f"anything, {AGAIN}"
+    )
+
+
 class ProcessGroup:
     """Lets the processes of a run agree on what concerns all of them. A single process agrees with itself at once.
 
@@ -167,9 +176,10 @@ class ProcessGroup:
     def __init__(self, accelerator: Accelerator) -> None:
         self.size, self.rank = accelerator.num_processes, accelerator.process_index
         self.device = accelerator.device
-        self._group = (
-            distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
-        )  # fmt: skip
+        try:
+            self._group = distributed.new_group(backend="gloo", timeout=timedelta(days=7)) if self.size > 1 else None
+        except distributed.DistError as error:
+            raise LostProcessError(lost_somewhere(error)) from error
         self._asked: tuple[Tensor, distributed.Work] | None = None
 
     @contextmanager

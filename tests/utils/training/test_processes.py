@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from adversarial.draws import seed_of
 from tests.conftest import forget_accelerator
 from utils.config.sections import Config
-from utils.errors import UserError
+from utils.errors import LostProcessError, UserError
 from utils.training import processes
 
 LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -272,3 +272,14 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch,
     monkeypatch.undo()
     processes.keep_memory()  # for the tests that follow
     assert own == (1 if variables else 0)
+
+
+def test_a_process_that_ends_while_the_group_is_made_is_told(monkeypatch):
+    """As where the first one finds the run's folder in use."""
+
+    def reset(**options):
+        raise torch.distributed.DistNetworkError("Connection reset by peer\n#0 a stack of C++")
+
+    monkeypatch.setattr(torch.distributed, "new_group", reset)
+    with pytest.raises(LostProcessError, match=r"^Another process has ended, .*reset by peer.*run the same command"):
+        processes.ProcessGroup(SimpleNamespace(num_processes=2, process_index=1, device=torch.device("cpu")))
