@@ -34,7 +34,8 @@ def thinned(config: dict, done: list[dict]) -> list[dict]:
     for record in lines[:: -(-len(lines) // LINES) * -1][::-1]:
         found.append({name: value for name, value in record.items() if name in names})
     for record in done:
-        if record["kind"] == "metric" and record["step"] in steps:
+        of_classes = record.get("metric", "").startswith("intra-class")  # no verdict asks for these
+        if record["kind"] == "metric" and record["step"] in steps and not of_classes:
             found.append({name: record[name] for name in KEPT if name in record})
     return [*found, *(record for record in done if record["kind"] == "finished")]
 
