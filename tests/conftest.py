@@ -1,5 +1,6 @@
 """Shared by all tests: one thread a process, a fresh Accelerate for every test, measurements that cost little."""
 
+import multiprocessing
 import os
 from functools import cache
 
@@ -25,6 +26,15 @@ def _fresh_accelerate():
     yield
     forget_accelerator()
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test():
+    """Where an assertion fails, processes that would train on end as well."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def forget_accelerator() -> None:

@@ -1,6 +1,5 @@
 """Processes that are killed, stopped or end with an error: the others name them, end soon, and the run goes on."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -17,15 +16,6 @@ from utils.training import checkpoint
 
 STEADY = ["optimizer.schedule=constant", "sample.every=0"]
 LONG = [*STEADY, "train.steps=100000", "checkpoint.every=3", "log.every=1000", "run.timeout=4"]
-
-
-@pytest.fixture(autouse=True)
-def _none_outlives_its_test():
-    """Where an assertion fails, processes that would train on end as well."""
-    yield
-    for process in multiprocessing.active_children():
-        process.kill()
-        process.join()
 
 
 def train_watched(words: list[str]) -> int:
