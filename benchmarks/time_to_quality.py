@@ -131,8 +131,8 @@ def gather(names: Iterable[str], root: str, runs: Path) -> None:
                     (result,) = results_of([str(row.folder.path)], errors.warn)
                     line = measured(name, way, result)
                     lines[name, way, line["seed"]] = line
-    order = {name: i for i, name in enumerate(QUESTIONS)}, {way: i for i, way in enumerate(WAYS)}
-    found = sorted(lines.values(), key=lambda x: (order[0][x["question"]], order[1][x["way"]], x["seed"]))
+    questions, ways = list(QUESTIONS), list(WAYS)
+    found = sorted(lines.values(), key=lambda x: (questions.index(x["question"]), ways.index(x["way"]), x["seed"]))
     RESULTS.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in found), encoding="utf-8")
 
 
@@ -154,15 +154,8 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
     quality, *others = QUESTIONS[name].metrics
     early = min(set.intersection(*(set(x["steps"]) for x in lines)))
     last = max(lines[0]["steps"])
-    titles = [
-        "way",
-        "seeds",
-        f"{quality}, step {early:,}",
-        f"step {last:,}",
-        *others,
-        "CPU seconds",
-        f"after {budget:.0f}",
-    ]
+    of_quality = [f"{quality}, step {early:,}", f"step {last:,}"]
+    titles = ["way", "seeds", *of_quality, *others, "CPU seconds", f"after {budget:.0f}"]
     rows = []
     for way, own in ways.items():
         begin = Means([x["values"][quality][x["steps"].index(early)] for x in own])
