@@ -17,7 +17,6 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,31 +74,38 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._job: Future[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._errors: list[BaseException] = []  # of the job that has ended
 
     def submit(self, job: Callable[[], None]) -> None:
         """Start a job; waits for the one before to end."""
         self.wait()
-        self._job = Future()
-        threading.Thread(target=_fulfil, args=(self._job, job), name="checkpoint", daemon=True).start()
+        self._thread = threading.Thread(target=self._perform, args=(job,), name="checkpoint", daemon=True)
+        self._thread.start()
 
     def check(self) -> None:
         """Raise the error of a job that has failed, without waiting for one that runs."""
-        if self._job is not None and self._job.done():
+        if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when nothing is left to write. Raises TimeoutError if that takes longer than ``seconds``."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.result(seconds)
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        # For the thread, not for the job alone: PyTorch aborts a process that exits while a thread frees tensors
+        # (github.com/pytorch/pytorch/issues/38228).
+        thread.join(seconds)
+        if thread.is_alive():
+            raise TimeoutError
+        if self._errors:
+            raise self._errors.pop()
 
-
-def _fulfil(future: Future[None], job: Callable[[], None]) -> None:
-    try:
-        future.set_result(job())
-    except BaseException as error:
-        future.set_exception(error)
+    def _perform(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException as error:
+            self._errors.append(error)
 
 
 def save(folder: Path, tensors: Tensors, state: RunState, keep: int | None = None) -> Path:

@@ -271,9 +271,27 @@ def test_an_error_of_a_job_is_raised_in_the_loop_once(method):
         raise UserError("the disk is full")
 
     writer.submit(fail)
-    while not writer._job.done():
-        time.sleep(0.001)
+    writer._thread.join()
     with pytest.raises(UserError, match="the disk is full"):
         getattr(writer, method)(*[lambda: None] * (method == "submit"))
     writer.check()
     writer.wait()
+
+
+def test_whoever_waits_for_a_job_waits_until_its_thread_has_freed_what_it_held():
+    # PyTorch aborts a process that exits while another thread frees tensors.
+    freed, gate = threading.Event(), threading.Event()
+
+    class Held:
+        def __del__(self):
+            time.sleep(0.05)  # lets other threads run
+            freed.set()
+
+    def job_that_holds(held):
+        return lambda: gate.wait(60) and held and None
+
+    writer = Writer()
+    writer.submit(job_that_holds(Held()))
+    gate.set()  # by now nobody but the thread holds it
+    writer.wait()
+    assert freed.is_set()
