@@ -3,13 +3,15 @@
     python benchmarks/steps.py                                  # every case, on the GPU if there is one
     python benchmarks/steps.py --only moons ring --threads 1 --rounds 40
     python benchmarks/steps.py --only DCGAN-64 --beside train.precision=bf16
+    python benchmarks/steps.py --only DCGAN-64 --change model.critic_width=256 --beside train.compile=true
 
 Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
 own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
 the loops of ``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a
 single pass on ready-made tensors. All have the same networks, layout and data (noise of the recipe's size), and Adam:
 PyTorch's own fused one in the loops of others.
-On CPUs times are CPU time, on a GPU wall time. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
+On CPUs times are CPU time, on a GPU wall time. The matmul's rate is that of a large square one in the loop's precision:
+with it goes what share of its peak the machine gives. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
 """
 
 import argparse
@@ -17,7 +19,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train
 from adversarial.optimizers import FusedAdam
 from benchmarks import peers
+from benchmarks.speed import flops, matmul_rate, seconds
 from utils.config import loading
 from utils.config.sections import Config
 from utils.data.samples import Resident
@@ -98,8 +100,9 @@ class Ours:
 
     def __init__(self, case: Case, options: argparse.Namespace, rule: list[str]):
         device = ["run.device=cpu"] if options.device == "cpu" else []
-        words = [*case.changes, *rule, *device]
+        words = [*case.changes, *options.change, *rule, *device]
         self.config: Config = loading.load(ROOT / f"configs/{case.recipe}.yaml", words)
+        self.dtype = torch.bfloat16 if self.config.train.precision == "bf16" else torch.float32
         self.config.run.threads = 0
         AcceleratorState._reset_state(True)  # it would refuse a second precision in one process
         accelerator = processes.start(self.config)
@@ -119,7 +122,9 @@ class Ours:
 
 
 class Theirs:
-    """One of the loops of ``peers``."""
+    """One of the loops of ``peers``, in float32."""
+
+    dtype = torch.float32
 
     def __init__(self, case: Case, options: argparse.Namespace, step: Callable[[peers.Loop], None]):
         ours = Ours(case, options, [])
@@ -165,7 +170,7 @@ def noise(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
     return torch.randn(SAMPLES, *shape, generator=draw)
 
 
-def contestants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+def contestants(case: Case, options: argparse.Namespace) -> dict[str, Ours | Theirs]:
     """All steps of a case by name, ready to be called."""
     domains = case.classes > 0
     rules = {"single pass": RULES["single pass"]} if domains else dict(RULES)
@@ -176,19 +181,12 @@ def contestants(case: Case, options: argparse.Namespace) -> dict[str, Callable[[
     return {**ours, **loops}
 
 
-def seconds(step: Callable[[], None], steps: int, device: str) -> float:
-    """Mean seconds of a step: of CPU time, or on a GPU of wall time."""
-    clock, wait = (time.perf_counter, torch.cuda.synchronize) if device == "cuda" else (time.process_time, lambda: None)
-    wait()
-    begin = clock()
-    for _ in range(steps):
-        step()
-    wait()
-    return (clock() - begin) / steps
-
-
-def measured(case: Case, options: argparse.Namespace, what: str) -> dict[str, list[float]]:
-    """Seconds of a step in every round, by contestant."""
+def measured(
+    case: Case, options: argparse.Namespace, what: str
+) -> tuple[dict[str, float | None], dict[str, list[float]]]:
+    """By contestant: seconds that a step would take at the rate of a matmul (None: it is compiled), and seconds that it
+    took in every round.
+    """
     steps = contestants(case, options)
     for step in steps.values():  # warm-up
         seconds(step, 2, options.device)
@@ -198,17 +196,27 @@ def measured(case: Case, options: argparse.Namespace, what: str) -> dict[str, li
     for _ in tqdm(range(options.rounds), desc=what, disable=None):
         for name, step in steps.items():
             times[name].append(seconds(step, count, options.device))
-    return times
+    rates = {dtype: matmul_rate(options.device, dtype) for dtype in {step.dtype for step in steps.values()}}
+    least = {name: None if is_compiled(step) else flops(step) / rates[step.dtype] for name, step in steps.items()}
+    return least, times
 
 
-def row(what: str, threads: int, times: dict[str, list[float]]) -> list[str]:
-    """Table lines: median time of each contestant, and its ratio to our single pass."""
+def is_compiled(step: Ours | Theirs) -> bool:
+    """Whether PyTorch has compiled the networks, whose FLOPs it cannot count then."""
+    return isinstance(step, Ours) and step.config.train.compile
+
+
+def row(what: str, threads: int, least: dict[str, float | None], times: dict[str, list[float]]) -> list[str]:
+    """Table lines: median time of each contestant, what share of it a matmul would take, and its ratio to our single
+    pass.
+    """
     base, lines = times["single pass"], []
     for name, taken in times.items():
-        ratios = [a / b for a, b in zip(base, taken, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        ms = 1e3 * statistics.median(taken)
-        lines.append(f"| {what} | {threads} | {name} | {ms:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) |")
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(base, taken, strict=True)], n=4)
+        median = statistics.median(taken)
+        share = "-" if least[name] is None else f"{100 * least[name] / median:.0f} %"
+        ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {what} | {threads} | {name} | {1e3 * median:.2f} | {share} | {ratio} |")
     return lines
 
 
@@ -221,17 +229,19 @@ def main() -> None:
     words.add_argument(
         "--beside", nargs="+", default=[], metavar="KEY=VALUE", help="time a single pass with these, too"
     )
+    words.add_argument("--change", nargs="+", default=[], metavar="KEY=VALUE", help="for all loops, such as sizes")
     words.add_argument("--rounds", type=int, default=15)
     words.add_argument("--seconds", type=float, default=0.1, help="of the slowest contestant in a turn")
     options = words.parse_args()
     device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores"
     print(f"Machine: {platform.machine()}, {device}. Python {platform.python_version()}, torch {torch.__version__}.")
     print(f"Command: `{' '.join(['python benchmarks/steps.py', *sys.argv[1:]])}`\n")
-    print("| case | threads | step | ms, median | single pass / it, median (quartiles) |\n|---|---:|---|---:|---:|")
+    print("| case | threads | step | ms, median | of matmul's rate | single pass / it, median (quartiles) |")
+    print("|---|---:|---|---:|---:|---:|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name in options.only:
-            print("\n".join(row(name, threads, measured(CASES[name], options, name))), flush=True)
+            print("\n".join(row(name, threads, *measured(CASES[name], options, name))), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while t
 
 import torch
 from torch.nn.functional import softplus
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -33,6 +31,7 @@ from adversarial.draws import Draw
 from adversarial.games import Batch, GenerationGame
 from adversarial.objectives import OBJECTIVES
 from adversarial.rules import RULES
+from benchmarks.speed import flops, matmul_rate, seconds
 from models import dcgan
 from utils.training.processes import keep_memory, make_deterministic
 
@@ -120,43 +119,22 @@ CONTESTANTS: dict[str, Callable[[Match], None]] = {
 }
 
 
-def flops(play: Callable[[Match], None], match: Match) -> int:
-    """FLOPs of one step."""
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker.__enter__ = lambda: None  # it cannot follow a gradient taken at a module's very input
-    counter.mod_tracker.__exit__ = lambda *_: None
-    with counter:
-        play(match)
-    return counter.get_total_flops()
-
-
-def seconds(play: Callable[[Match], None], match: Match, steps: int) -> float:
-    """Mean seconds of a step."""
-    on_gpu = match.device.type == "cuda"
-    clock, wait = (time.perf_counter, torch.cuda.synchronize) if on_gpu else (time.process_time, lambda: None)
-    wait()
-    begin = clock()
-    for _ in range(steps):
-        play(match)
-    wait()
-    return (clock() - begin) / steps
-
-
 def measured(options: argparse.Namespace, resolution: int, size: int) -> tuple[dict[str, int], dict[str, list[float]]]:
     """FLOPs of a step of every contestant (none of compiled ones), and its seconds in every turn."""
-    matches = {  # judged in one call where ``train.py`` does
-        name: Match(options, resolution, size, together=name != "simultaneous") for name in CONTESTANTS
+    steps = {  # judged in one call where ``train.py`` does
+        name: partial(play, Match(options, resolution, size, together=name != "simultaneous"))
+        for name, play in CONTESTANTS.items()
     }
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     counted = {}
     with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == "bf16"):
         if not options.compile:
-            counted = {name: flops(play, matches[name]) for name, play in CONTESTANTS.items()}
-        for name, play in CONTESTANTS.items():  # warm-up
-            seconds(play, matches[name], 3)
+            counted = {name: flops(step) for name, step in steps.items()}
+        for step in steps.values():  # warm-up
+            seconds(step, 3, options.device)
         for _ in tqdm(range(options.rounds), desc=f"{resolution} pixels, batch {size}", disable=None):
-            for name, play in CONTESTANTS.items():
-                times[name].append(seconds(play, matches[name], options.steps))
+            for name, step in steps.items():
+                times[name].append(seconds(step, options.steps, options.device))
     return counted, times
 
 
@@ -186,12 +164,14 @@ def main() -> None:
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     print(f"Machine: {platform.machine()}, {device}. {versions}. Seed 0.")
     print(f"Command: `{' '.join(['python benchmarks/update_rules.py', *sys.argv[1:]])}`\n")
+    rate = matmul_rate(options.device, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    print(f"A large square matmul runs at {rate / 1e9:,.0f} GFLOP/s.\n")
     if options.brief:
         print(f"| pixels | batch | ms a sample, single pass | {' | '.join(list(CONTESTANTS)[1:])} |")
         print(f"|---:|---:|---:|{'---:|' * (len(CONTESTANTS) - 1)}")
     for resolution, size in itertools.product(options.resolution, options.batch):
         counted, times = measured(options, resolution, size)
-        lines = [brief(resolution, size, times)] if options.brief else report(counted, times)
+        lines = [brief(resolution, size, times)] if options.brief else report(counted, times, rate)
         print("\n".join(lines), flush=True)
 
 
@@ -203,19 +183,25 @@ def brief(resolution: int, size: int, times: dict[str, list[float]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(counted: dict[str, int], times: dict[str, list[float]]) -> list[str]:
-    """The lines of a table: a contestant each."""
+def report(counted: dict[str, int], times: dict[str, list[float]], rate: float) -> list[str]:
+    """The lines of a table: a contestant each. ``rate`` is the matmul's, in FLOPs a second."""
     lines = [
-        "| step | GFLOP | FLOPs / single pass | ms, median | time / single pass, median (quartiles) |",
-        "|---|---:|---:|---:|---:|",
+        "| step | GFLOP | FLOPs / single pass | of matmul's rate | ms | time / single pass, medians (quartiles) |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     base = times["single pass"]
     for name, taken in times.items():
         low, middle, high = statistics.quantiles([a / b for a, b in zip(taken, base, strict=True)], n=4)
-        count = f"{counted[name] / 1e9:.2f} | {counted[name] / counted['single pass']:.3f}" if counted else "- | -"
-        lines.append(
-            f"| {name} | {count} | {1e3 * statistics.median(taken):.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
-        )
+        cells, median = ["-", "-", "-"], statistics.median(taken)
+        if counted:
+            count = counted[name]
+            cells = [
+                f"{count / 1e9:.2f}",
+                f"{count / counted['single pass']:.3f}",
+                f"{100 * count / median / rate:.0f} %",
+            ]
+        cells += [f"{1e3 * median:.1f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
