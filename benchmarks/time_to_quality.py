@@ -75,11 +75,22 @@ OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
 SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
 RING = ("optimizer.generator_lr=0.008", "optimizer.critic_lr=0.008")  # the rates of ring
 HALF = ("optimizer.generator_lr=0.004", "optimizer.critic_lr=0.004")
-NARROW = ("model.generator_width=16", "model.critic_width=16", "train.batch_size=64")
-STACKED = (*NARROW, "data.root=ROOT", "train.steps=6000", "evaluate.every=3000", "checkpoint.every=3000")
+NARROW = ("model.generator_width=16", "model.critic_width=16")
+STACKED = (
+    *NARROW, "train.batch_size=64", "data.root=ROOT", "train.steps=6000", "evaluate.every=3000",
+    "checkpoint.every=3000",
+)  # fmt: skip
+R3GAN = (
+    "model.widths=[16,16,16,16]", "train.batch_size=32", "data.root=ROOT", "train.steps=2000", "evaluate.every=1000",
+    "checkpoint.every=1000",
+)  # fmt: skip
 CIFAR = (
-    *NARROW, "data.name=zip", "data.root=ROOT/cifar10-32x32.zip", "train.steps=4000", "evaluate.every=1000",
-    "evaluate.features=lite0", "evaluate.samples=1000", "checkpoint.every=2000",
+    *NARROW, "data.name=zip", "data.root=ROOT/cifar10-32x32.zip", "evaluate.features=lite0", "evaluate.samples=1000",
+)  # fmt: skip
+DCGAN = (*CIFAR, "train.batch_size=64", "train.steps=4000", "evaluate.every=1000", "checkpoint.every=2000")
+SNGAN = (
+    *CIFAR, "train.batch_size=32", "update.critic_steps=1", "train.steps=2000", "evaluate.every=500",
+    "checkpoint.every=1000",
 )  # fmt: skip
 QUESTIONS = {
     "ring": Question("ring", GAN_WAYS, 5, POINTS, OFTEN),
@@ -95,7 +106,12 @@ QUESTIONS = {
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD), 3, IMAGES, ("evaluate.every=500",)),
     "mnist": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, ("data.root=ROOT", "evaluate.every=600")),
     "stacked_mnist": Question("stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED),
-    "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 1, IMAGES, CIFAR),
+    "stacked_mnist_pacgan": Question(
+        "stacked_mnist_pacgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED
+    ),
+    "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, AHEAD), 3, ("modes", "reverse KL"), R3GAN),
+    "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
+    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD), 1, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
         "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
