@@ -94,7 +94,7 @@ def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], 
     seed_layers(cfg, step, recorder.group)
     players.adapt(values.learning_rates_at(cfg, step), values.betas_at(cfg, step))
     passes = recorder.timed(turns(cfg, game, batches, strengths), NETWORKS)
-    for turn in players.lookahead.around(passes, shared=len(batches) - 1):
+    for turn in players.lookahead.around(passes, len(batches) - 1, values.lookaheads_at(cfg, step)):
         recorder.add(step, turn)
         for player in turn.players:
             players.optimizers[player].step()

@@ -21,23 +21,24 @@ from .passes import Turn, trainable
 class Lookahead:
     """The weights that players had before their last steps, from which their next steps are guessed.
 
-    ``alphas`` says for each player how many of its last steps it looks ahead (0: the player stays out of this).
-    ``before`` is one copy of the weights of each player that looks ahead, in the order of ``trainable``. It is part of
-    a run's state.
+    ``networks`` are those of the players that look ahead. ``before`` is one copy of the weights of each, in the order
+    of ``trainable``. It is part of a run's state.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], alphas: Mapping[str, float]):
-        self.alphas = {player: alpha for player, alpha in alphas.items() if alpha}
-        self.weights = {player: trainable(networks[player]) for player in self.alphas}
+    def __init__(self, networks: Mapping[str, nn.Module]):
+        self.weights = {player: trainable(network) for player, network in networks.items()}
         self.before = {
             player: [weight.detach().clone() for weight in weights] for player, weights in self.weights.items()
         }
 
-    def around(self, turns: Iterator[Turn], shared: int) -> Iterator[Turn]:
-        """The same ``turns``, of which number ``shared`` (from 0) is played ahead. For a step's turns from a rule."""
+    def around(self, turns: Iterator[Turn], shared: int, alphas: Mapping[str, float]) -> Iterator[Turn]:
+        """The same ``turns``, of which number ``shared`` (from 0) is played ahead. For a step's turns from a rule.
+
+        ``alphas`` says for each player that looks ahead how many of its last steps.
+        """
         for number in count():
-            if number == shared and self.alphas:
-                with self._ahead():
+            if number == shared and self.before:
+                with self._ahead(alphas):
                     turn = next(turns, None)
             else:
                 turn = next(turns, None)
@@ -53,11 +54,11 @@ class Lookahead:
             torch._foreach_copy_(before, [weight.detach() for weight in self.weights[player]])
 
     @contextmanager
-    def _ahead(self) -> Iterator[None]:
+    def _ahead(self, alphas: Mapping[str, float]) -> Iterator[None]:
         """Players stand at w̄ inside, and exactly at w again afterwards."""
-        for player, alpha in self.alphas.items():
+        for player, before in self.before.items():
             with torch.no_grad():  # w_before becomes w̄ in place: no third copy
-                torch._foreach_lerp_(self.before[player], self.weights[player], 1 + alpha)
+                torch._foreach_lerp_(before, self.weights[player], 1 + alphas[player])
         self._swap()
         try:
             yield

@@ -29,13 +29,14 @@ def course(
     """
     G, D = Player(lambda theta, z: theta.expand(len(z), 1)), Player(lambda w, x: (w * x).squeeze(1))
     players = {"generator": G, "critic": D}
-    lookahead = Lookahead(players, {"critic": ahead[0], "generator": ahead[1]})
+    alphas = {"critic": ahead[0], "generator": ahead[1]}
+    lookahead = Lookahead({name: player for name, player in players.items() if alphas[name]})
     sgd = {name: torch.optim.SGD(player.parameters(), 0.2) for name, player in players.items()}
     game, strengths, points = GenerationGame(G, D, latent_dim=1), Strengths({R1(): gamma} if gamma else {}), []
     for step in range(500):
         rounds = [(Batch(x=torch.zeros(4, 1)), Draw((0, step), batch_size=4))]
         turns = RULES[rule](game, OBJECTIVES[objective], rounds, strengths)
-        for turn in lookahead.around(turns, shared=0):
+        for turn in lookahead.around(turns, shared=0, alphas=alphas):
             for player in turn.players:
                 sgd[player].step()
                 sgd[player].zero_grad()

@@ -74,16 +74,16 @@ GAMES = {
 SCENES = [(scene, 1) for scene in GAMES] + [("domains", 2)]
 
 
-@pytest.mark.parametrize("alphas", AHEAD)
+@pytest.mark.parametrize("looking", AHEAD)
 @pytest.mark.parametrize(("scene", "parts"), SCENES)
 @pytest.mark.parametrize("rule", SHARED)
-def test_gradients_are_those_of_two_backward_passes_where_the_players_look(rule, scene, alphas, parts):
+def test_gradients_are_those_of_two_backward_passes_where_the_players_look(rule, scene, looking, parts):
     """Three steps of two critic updates each: the shared turn's gradients are those at w̄, and the step is from w."""
     make, batch_of, names, objective = GAMES[scene]
     torch.manual_seed(1)
     game, strengths = make(), Strengths(penalties(*names), coefficient=0.5)
-    ahead, loss = AHEAD[alphas], OBJECTIVES[objective]
-    lookahead = Lookahead(networks_of(game), ahead)
+    ahead, loss = AHEAD[looking], OBJECTIVES[objective]
+    lookahead = Lookahead({name: network for name, network in networks_of(game).items() if name in ahead})
     before = weights_of(game)
     for number in range(3):
         rounds = [(batch_of(path=f"{number}/{i}"), Draw4(f"{number}/{i}")) for i in range(2)]
@@ -92,7 +92,8 @@ def test_gradients_are_those_of_two_backward_passes_where_the_players_look(rule,
             if parts == 1
             else accumulated(RULES[rule], game, loss, rounds, strengths, parts)
         )
-        turns = lookahead.around(turns, shared=1)
+        alphas = {player: alpha / (1 + number) for player, alpha in ahead.items()}  # another one in every step
+        turns = lookahead.around(turns, shared=1, alphas=alphas)
 
         turn, now = next(turns), weights_of(game)
         assert turn.players == (CRITIC,)
@@ -100,7 +101,7 @@ def test_gradients_are_those_of_two_backward_passes_where_the_players_look(rule,
         step(game, turn.players)
         now = weights_of(game)
         reference = copy.deepcopy(game)
-        stand(reference, extrapolated(now, before, ahead))
+        stand(reference, extrapolated(now, before, alphas))
         want = separate_passes(rule, reference, loss, *rounds[1], strengths)
 
         turn = next(turns)
@@ -130,10 +131,10 @@ class Draw4(SeededDraw):
 
 def test_nobody_looks_ahead_without_being_told_to():
     game = image_game()
-    lookahead = Lookahead(networks_of(game), {CRITIC: 0.0, GENERATOR: 0.0})
+    lookahead = Lookahead({})
     assert lookahead.before == {}
     rounds = [(image_batch(), SeededDraw(4))]
-    turns = lookahead.around(RULES["single_pass"](game, OBJECTIVES["hinge"], rounds), shared=0)
+    turns = lookahead.around(RULES["single_pass"](game, OBJECTIVES["hinge"], rounds), 0, {CRITIC: 0.0, GENERATOR: 0.0})
     want = separate_passes("single_pass", copy.deepcopy(game), OBJECTIVES["hinge"], *rounds[0])
     next(turns)
     assert_same({name: gradients_of(network) for name, network in networks_of(game).items()}, want, EXACT)
@@ -141,11 +142,11 @@ def test_nobody_looks_ahead_without_being_told_to():
 
 def test_a_turn_that_fails_leaves_the_players_where_they_were():
     game = image_game()
-    lookahead = Lookahead(networks_of(game), {CRITIC: 1.0})
+    lookahead = Lookahead({CRITIC: game.critic})
     for parameter in game.critic.parameters():
         parameter.data.add_(0.1)  # a step
     now = weights_of(game)
-    turns = lookahead.around(RULES["single_pass"](game, None, [(image_batch(), SeededDraw(4))]), shared=0)
+    turns = lookahead.around(RULES["single_pass"](game, None, [(image_batch(), SeededDraw(4))]), 0, {CRITIC: 1.0})
     with pytest.raises(AttributeError):  # there is no objective
         next(turns)
     assert all(map(torch.equal, weights_of(game)[CRITIC], now[CRITIC]))
@@ -154,7 +155,7 @@ def test_a_turn_that_fails_leaves_the_players_where_they_were():
 def test_looking_ahead_keeps_one_copy_of_the_weights():
     """Whatever is done, the same two sets of storages hold w and w_before: nothing is allocated in a step."""
     game = image_game()
-    lookahead = Lookahead(networks_of(game), {CRITIC: 1.0})
+    lookahead = Lookahead({CRITIC: game.critic})
 
     def storages():
         tensors = [*game.critic.parameters(), *lookahead.before[CRITIC]]
@@ -164,7 +165,7 @@ def test_looking_ahead_keeps_one_copy_of_the_weights():
     assert len(known) == 2 * len(list(game.critic.parameters()))
     for number in range(2):
         rounds = [(image_batch(path=str(number)), SeededDraw(4, str(number)))]
-        for turn in lookahead.around(RULES["single_pass"](game, OBJECTIVES["hinge"], rounds), shared=0):
+        for turn in lookahead.around(RULES["single_pass"](game, OBJECTIVES["hinge"], rounds), 0, {CRITIC: 1.0}):
             assert storages() == known
             step(game, turn.players)
     assert storages() == known

@@ -36,6 +36,7 @@ def _rules() -> Iterator[Idle]:
     yield Idle(("augment.target", "augment.images", "augment.every"), "augment.name", lambda x: x == ADAPTIVE, ADAPTIVE)
     yield Idle(("update.coefficient", "update.schedule", "update.warmup"), "game.method", _played, "no baseline")
     yield Idle(("update.schedule", "update.warmup"), "update.coefficient", lambda λ: λ > 0, "above 0")
+    yield Idle(("update.lookahead_schedule",), "update.lookahead", lambda steps: steps > 0, "above 0")
     yield Idle(("game.margin",), "game.method", lambda method: method == "mdd", "mdd")
     of_another_run = ("init.step", "init.weights", "init.parts", "init.fork")
     yield Idle(of_another_run, "init.run", bool, "the folder of a run")

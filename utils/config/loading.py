@@ -202,7 +202,7 @@ def _leave_out_other_rules(sources: list[Source]) -> None:
     given = _given(sources)
     chosen = given.get("update.rule", 0)
     rule = OmegaConf.select(sources[chosen][1], "update.rule")
-    refused = ("lookahead", "generator_lookahead") if rule == "alternating" else ("reuse_fakes",)
+    refused = ("lookahead", "lookahead_schedule", "generator_lookahead") if rule == "alternating" else ("reuse_fakes",)
     for key in refused:
         number = given.get(f"update.{key}", chosen)
         if number < chosen and yaml.safe_load(str(OmegaConf.select(sources[number][1], f"update.{key}"))):

@@ -132,6 +132,7 @@ class UpdateConfig:
     schedule: Schedule = "constant"  # of λ over the run: a key of adversarial.schedules.SCHEDULES
     warmup: NonNegativeInt = 0  # steps over which λ rises linearly from 0 to its schedule
     lookahead: NonNegativeFloat = 0.0  # simultaneous, single_pass: play where the critic will be in so many steps
+    lookahead_schedule: Schedule = "constant"  # of lookahead over the run: a key of adversarial.schedules.SCHEDULES
     generator_lookahead: NonNegativeFloat = 0.0  # simultaneous, single_pass: ... and where the generator will be
 
 
@@ -360,6 +361,7 @@ def schedules(config: Config) -> dict[str, str]:
     """The schedules over the run, by their keys."""
     return {
         "update.schedule": config.update.schedule,
+        "update.lookahead_schedule": config.update.lookahead_schedule,
         "augment.schedule": config.augment.schedule,
         "optimizer.schedule": config.optimizer.schedule,
         **{f"penalty.schedule.{name}": schedule for name, schedule in config.penalty.schedule.items()},

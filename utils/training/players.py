@@ -56,8 +56,8 @@ class Players:
         penalties, probability = penalties_of(config), probability_of(config)
         unaveraged = config.ema.half_life == 0 and not config.burn_in.ema_half_life
         ema = average.averaged(generator, shared=unaveraged)
-        alphas = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
-        lookahead = Lookahead(pair, alphas)
+        ahead = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
+        lookahead = Lookahead({player: pair[player] for player, steps in ahead.items() if steps})
         players = cls(generator, critic, ema, both, penalties, probability, lookahead)
         for keeper in players.stateful:
             for name, value in keeper.state.items():

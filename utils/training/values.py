@@ -41,6 +41,13 @@ def coefficient_at(cfg: Config, step: int) -> float:
     return scheduled(update.coefficient, update.schedule, step, cfg.train.steps, update.warmup)
 
 
+def lookaheads_at(cfg: Config, step: int) -> dict[str, float]:
+    """α of each player: how many of its last steps it looks ahead."""
+    update = cfg.update
+    critic = scheduled(update.lookahead, update.lookahead_schedule, step, cfg.train.steps)
+    return {GENERATOR: update.generator_lookahead, CRITIC: critic}
+
+
 def augment_p_at(cfg: Config, step: int) -> float:
     """The probability of each transform, where augment.name=scheduled."""
     augment = cfg.augment

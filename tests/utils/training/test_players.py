@@ -37,7 +37,7 @@ def train(players: Players, steps: range) -> Players:
     for step in steps:
         z = torch.randn(5, 4, generator=torch.Generator().manual_seed(step))
         players.critic(players.generator(z)).sum().backward()
-        list(players.lookahead.around(iter([Turn(("generator", "critic"), {})]), shared=0))
+        list(players.lookahead.around(iter([Turn(("generator", "critic"), {})]), 0, {"generator": 1.0, "critic": 1.0}))
         for optimizer in players.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
