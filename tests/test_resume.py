@@ -35,6 +35,7 @@ VARIANTS = {
     + [f"penalty.every.{name}=4" for name in ("r1", "lecam", "consistency", "dragan")],
     "looking ahead": [
         "update.lookahead=1",
+        "update.lookahead_schedule=cosine_decay",
         "update.generator_lookahead=0.5",
         "update.critic_steps=2",
         "penalty.clip=1",

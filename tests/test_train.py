@@ -234,6 +234,18 @@ def test_warm_up_of_the_coefficient(tmp_path):
     assert {record["generator_learning_rate"] for record in told} == {1e-3}
 
 
+def test_the_schedule_of_a_look_ahead_reaches_the_step(tmp_path):
+    """The second of two steps is half way, and in the first nobody has moved yet: two steps ahead are one there."""
+    ways = {"growing": ["2", "linear_growth"], "one": ["1", "constant"], "two": ["2", "constant"]}
+    for name, (alpha, schedule) in ways.items():
+        words = [f"update.lookahead={alpha}", f"update.lookahead_schedule={schedule}"]
+        assert run(tmp_path / name, "train.steps=2", *words, recipe="configs/ring.yaml") == 0
+    found = {name: networks(tmp_path / name, 2, "ring") for name in ways}
+    assert_close(found["growing"], found["one"], 0.0)
+    with pytest.raises(AssertionError):
+        assert_close(found["two"], found["one"], 0.0)
+
+
 def test_a_metric_that_cannot_choose_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint\.best=FID .* valid are: .*reverse KL") as error:
         run(tmp_path, "checkpoint.best=FID", recipe="configs/ring.yaml")

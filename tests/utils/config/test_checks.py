@@ -76,6 +76,10 @@ REFUSED = {
         ["train.steps=null", "penalty.schedule.gp=linear_decay"],
         ["penalty.schedule.gp=linear_decay", "train.steps", "null", "penalty.schedule.gp=constant"],
     ),
+    "schedule-of-a-look-ahead-without-an-end": (
+        ["train.steps=null", "update.lookahead=1", "update.lookahead_schedule=cosine_decay"],
+        ["update.lookahead_schedule=cosine_decay", "null", "update.lookahead_schedule=constant"],
+    ),
     "schedule-of-the-rates-without-an-end": (
         ["train.steps=null", "optimizer.schedule=dann_lr"],
         ["optimizer.schedule=dann_lr", "train.steps", "null", "optimizer.schedule=constant"],

@@ -27,6 +27,7 @@ ASKED = {
     "augment.images=5": ([], ["augment.name=ada"]),
     "augment.every=5": ([], ["augment.name=ada"]),
     "update.coefficient=2": ([*MOONS, "game.method=source_only"], MOONS),
+    "update.lookahead_schedule=cosine_decay": ([], ["update.lookahead=1"]),
     "update.schedule=dann_lambda": ([*MOONS, "update.coefficient=0"], MOONS),
     "update.warmup=5": ([*MOONS, "game.method=target_only"], MOONS),
     "game.margin=2": (MOONS, [*MOONS, "game.method=mdd"]),

@@ -78,6 +78,11 @@ def test_a_run_of_an_older_version_has_the_defaults_of_other_games(write, tmp_pa
         ("rule: alternating, reuse_fakes: true", "single_pass", ["update.reuse_fakes"]),
         ("rule: alternating, reuse_fakes: true", "simultaneous", ["update.reuse_fakes"]),
         ("lookahead: 1, generator_lookahead: 2", "alternating", ["update.lookahead", "update.generator_lookahead"]),
+        (
+            "lookahead: 1, lookahead_schedule: linear_decay",
+            "alternating",
+            ["update.lookahead", "update.lookahead_schedule"],
+        ),
     ],
 )
 def test_another_rule_leaves_out_what_it_refuses_of_the_former(write, capsys, keys, rule, left_out):

@@ -34,6 +34,14 @@ def test_warm_up_of_the_coefficient():
     assert [values.strengths_at(cfg, {}, step).coefficient for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
 
 
+def test_the_critics_look_ahead_has_a_schedule_and_the_generators_has_none():
+    keys = ["update.lookahead=2", "update.generator_lookahead=1", "train.steps=4"]
+    cfg = config.load(ROOT / "configs/ring.yaml", [*keys, "update.lookahead_schedule=linear_decay"])
+    assert [values.lookaheads_at(cfg, step) for step in (0, 2, 4)] == [
+        {"generator": 1, "critic": alpha} for alpha in (2, 1, 0)
+    ]
+
+
 def test_burn_in_of_r3gan():
     """Its CIFAR-10's five schedules: at the start, half way through 20 million images, and afterwards; to one part in
     10,000, since half way is no whole number of batches.
