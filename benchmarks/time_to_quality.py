@@ -36,16 +36,22 @@ FRESH, REUSED = "alternating, fresh fakes", "alternating, reused fakes"
 ALTERNATING = "alternating"  # of two domains, where nothing fresh is drawn
 TOGETHER, TOGETHER_AHEAD = "simultaneous", "simultaneous, critic ahead"
 SINGLE, AHEAD = "single pass", "single pass, critic ahead"
+TOGETHER_FADING, FADING = f"{TOGETHER_AHEAD} at first", f"{AHEAD} at first"
+_PLAIN = ["update.reuse_fakes=false", "update.lookahead=0"]
+_AHEAD = ["update.reuse_fakes=false", "update.lookahead=1", "update.lookahead_schedule=constant"]
+_FADING = ["update.reuse_fakes=false", "update.lookahead=1", "update.lookahead_schedule=cosine_decay"]
 WAYS = {
-    FRESH: ["update.rule=alternating", "update.reuse_fakes=false", "update.lookahead=0"],
+    FRESH: ["update.rule=alternating", *_PLAIN],
     REUSED: ["update.rule=alternating", "update.reuse_fakes=true", "update.lookahead=0"],
-    ALTERNATING: ["update.rule=alternating", "update.reuse_fakes=false", "update.lookahead=0"],
-    TOGETHER: ["update.rule=simultaneous", "update.reuse_fakes=false", "update.lookahead=0"],
-    TOGETHER_AHEAD: ["update.rule=simultaneous", "update.reuse_fakes=false", "update.lookahead=1"],
-    SINGLE: ["update.rule=single_pass", "update.reuse_fakes=false", "update.lookahead=0"],
-    AHEAD: ["update.rule=single_pass", "update.reuse_fakes=false", "update.lookahead=1"],
+    ALTERNATING: ["update.rule=alternating", *_PLAIN],
+    TOGETHER: ["update.rule=simultaneous", *_PLAIN],
+    TOGETHER_AHEAD: ["update.rule=simultaneous", *_AHEAD],
+    TOGETHER_FADING: ["update.rule=simultaneous", *_FADING],
+    SINGLE: ["update.rule=single_pass", *_PLAIN],
+    AHEAD: ["update.rule=single_pass", *_AHEAD],
+    FADING: ["update.rule=single_pass", *_FADING],
 }
-COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3"}
+COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3", FADING: "C5"}
 SIGN = {"reverse KL": -1, "Fréchet distance": -1, "modes": 1, "target accuracy (oracle)": 1}  # 1: more is better
 NOISE = 0.03  # of CPU seconds, between runs of the same way
 PICTURED = ("ring_gan", "mnist_dcgan", "mnist_5k", "moons")  # which have these ways alone
@@ -70,9 +76,15 @@ class Question:
         return rows_of([ROOT / f"configs/{self.recipe}.yaml"], [*own, *WAYS[way], *common, seeds])
 
 
-GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD)
-COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD)  # a critic with BatchNorm judges no sample on its own
-DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD)
+GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD, FADING)
+COUPLED_WAYS = (
+    FRESH,
+    REUSED,
+    TOGETHER,
+    TOGETHER_AHEAD,
+    TOGETHER_FADING,
+)  # a critic with BatchNorm judges no sample on its own
+DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD, FADING)
 POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
 SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
@@ -91,7 +103,7 @@ CIFAR = (
 )  # fmt: skip
 DCGAN = (*CIFAR, "train.batch_size=64", "train.steps=4000", "evaluate.every=1000", "checkpoint.every=2000")
 SNGAN = (
-    *CIFAR, "train.batch_size=32", "update.critic_steps=1", "train.steps=2000", "evaluate.every=500",
+    *CIFAR, "train.batch_size=32", "update.critic_steps=1", "train.steps=1500", "evaluate.every=500",
     "checkpoint.every=1000",
 )  # fmt: skip
 QUESTIONS = {
@@ -105,17 +117,17 @@ QUESTIONS = {
     "grid_gan": Question("grid_gan", GAN_WAYS, 3, POINTS, SELDOM),
     "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
-    "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD), 3, IMAGES, ("evaluate.every=500",)),
+    "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, ("evaluate.every=500",)),
     "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, ("data.root=ROOT", "evaluate.every=600")),
     "stacked_mnist_dcgan": Question(
-        "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED
+        "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
     ),
     "stacked_mnist_pacgan": Question(
-        "stacked_mnist_pacgan", (FRESH, TOGETHER_AHEAD), 3, ("modes", "reverse KL"), STACKED
+        "stacked_mnist_pacgan", (FRESH, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
     ),
-    "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, AHEAD), 3, ("modes", "reverse KL"), R3GAN),
+    "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, ("modes", "reverse KL"), R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
-    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD), 1, IMAGES, SNGAN),
+    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, FADING), 1, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
         "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
@@ -222,37 +234,27 @@ def error_of_difference(a: Means, b: Means) -> float:
     return math.hypot(a.error or 0.0, b.error or 0.0)
 
 
-def distance(name: str, a: Means, b: Means) -> str:
-    """By how many standard errors of the difference ``a`` is better than ``b``; "" if they cannot be told."""
-    error = error_of_difference(a, b)
-    return f"{SIGN[QUESTIONS[name].metrics[0]] * (a.mean - b.mean) / error:+.1f}" if error else ""
+def distance(name: str, a: Means | None, b: Means | None) -> str:
+    """By how many standard errors of the difference ``a`` is better than ``b``; "-" where that cannot be told."""
+    error = error_of_difference(a, b) if a and b else 0.0
+    return f"{SIGN[QUESTIONS[name].metrics[0]] * (a.mean - b.mean) / error:+.1f}" if error else "-"
 
 
 def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
-    """A row for each question: which way is first, and how looking ahead does beside alternating and plain play."""
-    titles = [
-        "question",
-        "seeds",
-        "quality",
-        "first",
-        "critic ahead",
-        "alternating",
-        "distance",
-        "not ahead",
-        "distance",
-    ]
+    """A row for each question: which way is first, qualities at the end, and how far looking ahead is before others."""
+    titles = ["question", "quality", "first", "alternating", "shared step", "critic ahead", "critic ahead at first"]
     rows = []
     for name in names:
         ends = qualities(name, lines)
-        ahead, plain = (
-            next(filter(None, map(ends.get, ways)), None) for ways in ((AHEAD, TOGETHER_AHEAD), (SINGLE, TOGETHER))
-        )
-        rival = next(filter(None, map(ends.get, (REUSED, FRESH, ALTERNATING))))
-        seeds = {len(own) for own in by_way(name, lines).values()}
-        beside = [rival, distance(name, ahead, rival), plain or "-", distance(name, ahead, plain) if plain else ""]
-        rows.append(
-            [f"`{name}`", "/".join(map(str, seeds)), QUESTIONS[name].metrics[0], first(name, lines), ahead, *beside]
-        )
+        rival, plain, *looking = (
+            next((ends[way] for way in ways if way in ends), None)
+            for ways in (
+                (REUSED, FRESH, ALTERNATING), (SINGLE, TOGETHER), (AHEAD, TOGETHER_AHEAD), (FADING, TOGETHER_FADING),
+            )
+        )  # fmt: skip
+        cells = [str(value or "-") for value in (rival, plain)]
+        cells += [f"{v} ({distance(name, v, rival)}, {distance(name, v, plain)})" if v else "-" for v in looking]
+        rows.append([f"`{name}`", QUESTIONS[name].metrics[0], first(name, lines), *cells])
     return Table(titles, rows)
 
 

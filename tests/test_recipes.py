@@ -172,8 +172,7 @@ def test_a_recipe_is_played_as_its_header_says(recipe):
     compared = any(line["question"] == recipe.stem for line in known())
     assert way == (first(recipe.stem, known()) if compared else "")
     if way:
-        told = {"rule": "single_pass", "reuse_fakes": False, "lookahead": 0, "generator_lookahead": 0}
-        told |= OmegaConf.to_container(OmegaConf.from_dotlist(WAYS[way]))["update"]
+        told = {"generator_lookahead": 0} | OmegaConf.to_container(OmegaConf.from_dotlist(WAYS[way]))["update"]
         given = flat(loaded(recipe))
         assert {key: given[f"update.{key}"] for key in told} == told
 
