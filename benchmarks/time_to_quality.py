@@ -216,9 +216,13 @@ def first(name: str, lines: list[dict[str, Any]]) -> str:
     """The way that a recipe takes: of the best quality at the end, in the mean over seeds.
 
     Ways within one standard error of the difference are as good, and of those the cheapest is first. CPU seconds that
-    differ by less than ``NOISE`` are the same, and then the better mean decides.
+    differ by less than ``NOISE`` are the same, and then the better mean decides. One seed decides nothing: "" where no
+    way has two.
     """
-    ends, spent = qualities(name, lines), costs(name, lines)
+    ends = {way: end for way, end in qualities(name, lines).items() if end.error is not None}
+    if not ends:
+        return ""
+    spent = costs(name, lines)
     best = max(ends, key=lambda way: SIGN[QUESTIONS[name].metrics[0]] * ends[way].mean)
     as_good = [
         way for way in ends if abs(ends[way].mean - ends[best].mean) <= error_of_difference(ends[way], ends[best])
@@ -246,14 +250,15 @@ def by_way(name: str, lines: list[dict[str, Any]]) -> dict[str, list[dict[str, A
 
 
 def error_of_difference(a: Means, b: Means) -> float:
-    """The standard error of the difference of two means; of single values 0."""
-    return math.hypot(a.error or 0.0, b.error or 0.0)
+    """The standard error of the difference of two means, each of several values."""
+    return math.hypot(a.error, b.error)
 
 
 def distance(name: str, a: Means | None, b: Means | None) -> str:
     """By how many standard errors of the difference ``a`` is better than ``b``; "-" where that cannot be told."""
-    error = error_of_difference(a, b) if a and b else 0.0
-    return f"{SIGN[QUESTIONS[name].metrics[0]] * (a.mean - b.mean) / error:+.1f}" if error else "-"
+    if a is None or b is None or a.error is None or b.error is None:
+        return "-"
+    return f"{SIGN[QUESTIONS[name].metrics[0]] * (a.mean - b.mean) / error_of_difference(a, b):+.1f}"
 
 
 def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
@@ -270,7 +275,7 @@ def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
         )  # fmt: skip
         cells = [str(value or "-") for value in (rival, plain)]
         cells += [f"{v} ({distance(name, v, rival)}, {distance(name, v, plain)})" if v else "-" for v in looking]
-        rows.append([f"`{name}`", QUESTIONS[name].metrics[0], first(name, lines), *cells])
+        rows.append([f"`{name}`", QUESTIONS[name].metrics[0], first(name, lines) or "-", *cells])
     return Table(titles, rows)
 
 

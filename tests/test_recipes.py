@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 import train
 from adversarial.rules import RULES
-from benchmarks.time_to_quality import WAYS, compared, first
+from benchmarks.time_to_quality import QUESTIONS, WAYS, compared, first
 from tests.runs import ROOT, SMALL, TINY, fingerprint, loaded, stand_in
 from tests.untrained import sizes_alone
 from utils.config.identity import differences, flat, identity
@@ -169,8 +169,7 @@ def test_recipe_is_short_and_says_what_to_expect(recipe):
 def test_a_recipe_is_played_as_its_header_says(recipe):
     """Where several ways of playing were compared, the header names the one that was first, and the config has it."""
     way, _, _ = dict(header(recipe)).get("Rule", "").partition(":")
-    lines = compared()
-    assert way == (first(recipe.stem, lines) if any(line["question"] == recipe.stem for line in lines) else "")
+    assert way == (first(recipe.stem, compared()) if recipe.stem in QUESTIONS else "")
     if way:
         told = {"generator_lookahead": 0} | OmegaConf.to_container(OmegaConf.from_dotlist(WAYS[way]))["update"]
         given = flat(loaded(recipe))
