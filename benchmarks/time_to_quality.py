@@ -219,17 +219,15 @@ def first(name: str, lines: list[dict[str, Any]]) -> str:
     differ by less than ``NOISE`` are the same, and then the better mean decides. One seed decides nothing: "" where no
     way has two.
     """
+    sign = SIGN[QUESTIONS[name].metrics[0]]
     ends = {way: end for way, end in qualities(name, lines).items() if end.error is not None}
     if not ends:
         return ""
-    spent = costs(name, lines)
-    best = max(ends, key=lambda way: SIGN[QUESTIONS[name].metrics[0]] * ends[way].mean)
-    as_good = [
-        way for way in ends if abs(ends[way].mean - ends[best].mean) <= error_of_difference(ends[way], ends[best])
-    ]
+    spent, error = costs(name, lines), error_of_difference(ends.values())
+    best = max(sign * end.mean for end in ends.values())
+    as_good = [way for way in ends if best - sign * ends[way].mean <= error]
     least = min(spent[way] for way in as_good)
-    cheap = [way for way in as_good if spent[way] < (1 + NOISE) * least]
-    return max(cheap, key=lambda way: SIGN[QUESTIONS[name].metrics[0]] * ends[way].mean)
+    return max((way for way in as_good if spent[way] < (1 + NOISE) * least), key=lambda way: sign * ends[way].mean)
 
 
 def qualities(name: str, lines: list[dict[str, Any]]) -> dict[str, Means]:
@@ -249,24 +247,25 @@ def by_way(name: str, lines: list[dict[str, Any]]) -> dict[str, list[dict[str, A
     return {way: found for way in WAYS if (found := [x for x in own if x["way"] == way])}
 
 
-def error_of_difference(a: Means, b: Means) -> float:
-    """The standard error of the difference of two means, each of several values."""
-    return math.hypot(a.error, b.error)
+def error_of_difference(ends: Iterable[Means]) -> float:
+    """The standard error of the difference of two ways, pooled over all of a question that have several seeds.
 
-
-def distance(name: str, a: Means | None, b: Means | None) -> str:
-    """By how many standard errors of the difference ``a`` is better than ``b``; "-" where that cannot be told."""
-    if a is None or b is None or a.error is None or b.error is None:
-        return "-"
-    return f"{SIGN[QUESTIONS[name].metrics[0]] * (a.mean - b.mean) / error_of_difference(a, b):+.1f}"
+    Of a single way it is a matter of chance with three seeds, and who scatters most would be as good as the best.
+    """
+    errors = [end.error for end in ends if end.error is not None]
+    return math.sqrt(2 * sum(error**2 for error in errors) / len(errors))
 
 
 def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
-    """A row for each question: which way is first, qualities at the end, and how far looking ahead is before others."""
+    """A row for each question: which way is first, and qualities at the end.
+
+    Behind those of looking ahead stands by how many standard errors they are better than alternating play, and than the
+    shared step that does not look ahead.
+    """
     titles = ["question", "quality", "first", "alternating", "shared step", "critic ahead", "critic ahead at first"]
     rows = []
     for name in names:
-        ends = qualities(name, lines)
+        ends, metric = qualities(name, lines), QUESTIONS[name].metrics[0]
         rival, plain, *looking = (
             next((ends[way] for way in ways if way in ends), None)
             for ways in (
@@ -274,8 +273,14 @@ def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
             )
         )  # fmt: skip
         cells = [str(value or "-") for value in (rival, plain)]
-        cells += [f"{v} ({distance(name, v, rival)}, {distance(name, v, plain)})" if v else "-" for v in looking]
-        rows.append([f"`{name}`", QUESTIONS[name].metrics[0], first(name, lines) or "-", *cells])
+        for value in looking:
+            before = [
+                f"{SIGN[metric] * (value.mean - other.mean) / error_of_difference(ends.values()):+.1f}"
+                for other in (rival, plain)
+                if value and value.error and other and other.error
+            ]
+            cells.append(f"{value or '-'}" + (f" ({', '.join(before)})" if before else ""))
+        rows.append([f"`{name}`", metric, first(name, lines) or "-", *cells])
     return Table(titles, rows)
 
 
