@@ -203,12 +203,16 @@ def _leave_out_other_rules(sources: list[Source]) -> None:
     chosen = given.get("update.rule", 0)
     rule = OmegaConf.select(sources[chosen][1], "update.rule")
     refused = ("lookahead", "lookahead_schedule", "generator_lookahead") if rule == "alternating" else ("reuse_fakes",)
+    defaults, left_out = vars(Config().update), {}
     for key in refused:
         number = given.get(f"update.{key}", chosen)
-        if number < chosen and yaml.safe_load(str(OmegaConf.select(sources[number][1], f"update.{key}"))):
+        asked = yaml.safe_load(str(OmegaConf.select(sources[number][1], f"update.{key}")))
+        if number < chosen and asked not in (None, defaults[key]):
             for _, content in sources[: number + 1]:
                 content.get("update", {}).pop(key, None)
-            warn(f"update.rule={rule}: update.{key} is left out, which {sources[number][0]} has for another rule.")
+            left_out.setdefault(sources[number][0], []).append(f"update.{key}")
+    for where, keys in left_out.items():
+        warn(f"update.rule={rule}: left out of {where}, which has it for another rule: {', '.join(keys)}.")
 
 
 def _as_read(value: Any) -> Any:

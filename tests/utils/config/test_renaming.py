@@ -90,8 +90,8 @@ def test_another_rule_leaves_out_what_it_refuses_of_the_former(write, capsys, ke
     update = load(path, [f"update.rule={rule}"]).update
     assert (update.rule, update.reuse_fakes, update.lookahead, update.generator_lookahead) == (rule, False, 0, 0)
     assert update.coefficient == 2
-    told = [f"warning: update.rule={rule}: {key} is left out, which {path} has for another rule." for key in left_out]
-    assert capsys.readouterr().err.splitlines() == told
+    told = f"left out of {path}, which has it for another rule: {', '.join(left_out)}."
+    assert capsys.readouterr().err == f"warning: update.rule={rule}: {told}\n"
 
 
 def test_a_rule_that_serves_them_leaves_out_nothing(write, capsys):
@@ -111,6 +111,6 @@ def test_what_is_given_together_with_the_rule_or_after_it_is_refused(write, over
 
 def test_what_a_recipe_has_switched_off_of_its_base_is_not_told(write, capsys):
     write("update: {lookahead: 1}\n", "base.yaml")
-    path = write("base: base.yaml\nupdate: {lookahead: 0}\n")
+    path = write("base: base.yaml\nupdate: {lookahead: 0, lookahead_schedule: constant}\n")
     assert load(path, ["update.rule=alternating"]).update.lookahead == 0
     assert capsys.readouterr() == ("", "")
