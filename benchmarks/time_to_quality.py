@@ -95,8 +95,8 @@ STACKED = (
     "checkpoint.every=3000",
 )  # fmt: skip
 R3GAN = (
-    "model.widths=[16,16,16,16]", "train.batch_size=32", "data.root=ROOT", "train.steps=2000", "evaluate.every=1000",
-    "checkpoint.every=1000",
+    "model.widths=[16,16,16,16]", "train.batch_size=32", "data.root=ROOT", "train.steps=1200", "evaluate.every=600",
+    "checkpoint.every=600",
 )  # fmt: skip
 CIFAR = (
     *NARROW, "data.name=zip", "data.root=ROOT/cifar10-32x32.zip", "evaluate.features=lite0", "evaluate.samples=1000",
@@ -314,7 +314,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
             by_step.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             by_step.yaxis.set_major_formatter("{x:g}")
             by_step.yaxis.set_minor_locator(NullLocator())
-    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path)
 
 
