@@ -50,10 +50,10 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = 2048  # in the made-up data
 ALONE = "networks alone"
 RULES = {
-    "single pass": ["update.rule=single_pass"],
-    "simultaneous": ["update.rule=simultaneous"],
-    "alternating, reused fakes": ["update.rule=alternating", "update.reuse_fakes=true"],
-    "alternating, fresh fakes": ["update.rule=alternating"],
+    "single pass": ["update.rule=single_pass", "update.lookahead=0"],
+    "simultaneous": ["update.rule=simultaneous", "update.lookahead=0"],
+    "alternating, reused fakes": ["update.rule=alternating", "update.reuse_fakes=true", "update.lookahead=0"],
+    "alternating, fresh fakes": ["update.rule=alternating", "update.lookahead=0"],
 }
 
 
