@@ -200,8 +200,9 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
     spent = {way: Means([x["cpu_seconds"][-1] for x in own], 0) for way, own in ways.items()}
     budget = min(means.mean for means in spent.values())
     quality, *others = QUESTIONS[name].metrics
-    early = min(set.intersection(*(set(x["steps"]) for x in lines)))
-    last = max(lines[0]["steps"])
+    runs = [x for own in ways.values() for x in own]
+    early = min(set.intersection(*(set(x["steps"]) for x in runs)))
+    last = max(runs[0]["steps"])
     of_quality = [f"{quality}, step {early:,}", f"step {last:,}"]
     titles = ["way", "seeds", *of_quality, *others, "CPU seconds", f"after {budget:.0f}"]
     rows = []
@@ -294,10 +295,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     drawn = {}
     for name, (by_step, by_second) in zip(PICTURED, panels.T, strict=True):
         metric = QUESTIONS[name].metrics[0]
-        for way in WAYS:
-            own = [x for x in lines if x["question"] == name and x["way"] == way]
-            if not own:
-                continue
+        for way, own in by_way(name, lines).items():
             steps = sorted(set.intersection(*(set(x["steps"]) for x in own)))  # without samples near modes: no KL
             curves = [dict(zip(x["steps"], x["values"][metric], strict=True)) for x in own]
             clocks = [dict(zip(x["steps"], x["cpu_seconds"], strict=True)) for x in own]
@@ -337,7 +335,7 @@ def main(arguments: list[str]) -> int:
     names = [name for name in options.only if by_way(name, lines)]
     print(summary(names, lines).markdown())
     for name in names:
-        print(f"### {name}\n\n{table(name, [x for x in lines if x['question'] == name]).markdown()}")
+        print(f"### {name}\n\n{table(name, lines).markdown()}")
     draw(lines, PICTURE)
     return code
 
