@@ -24,6 +24,7 @@ class Objective(NamedTuple):
 
     A critic takes a sample for real if it scores above ``boundary``; None where one score alone says nothing.
     ``every_class``: the generator's loss looks at the scores ``[N, K]`` of all classes, not of the own one only.
+    ``zero_sum``: on every sample the generator's loss is minus the critic's.
     """
 
     critic: tuple[Loss, Loss]
@@ -31,6 +32,7 @@ class Objective(NamedTuple):
     boundary: float | None = 0.0
     pairs: bool = False
     every_class: bool = False
+    zero_sum: bool = False
 
     def critic_loss(
         self, real: Tensor | None, fake: Tensor | None, weights: tuple[SampleWeight, SampleWeight] = (1, 1)
@@ -76,6 +78,7 @@ class Auxiliary(NamedTuple):
     objective: Objective
     weight: float
     every_class: bool = False
+    zero_sum: bool = False
 
     @property
     def pairs(self) -> bool:
@@ -145,7 +148,7 @@ def flipped(losses: tuple[Loss, Loss]) -> tuple[Loss, Loss]:
 OBJECTIVES = {
     # The generator minimises the negative of the critic's loss: Goodfellow et al. 2014, eq. 1; plain gradient reversal,
     # Ganin et al. 2016, eq. 9.
-    "minimax": Objective(CROSS_ENTROPY, (lambda s: -softplus(-s), lambda s: -softplus(s))),
+    "minimax": Objective(CROSS_ENTROPY, (lambda s: -softplus(-s), lambda s: -softplus(s)), zero_sum=True),
     # Labels flipped: Goodfellow et al. 2014, section 3; for domains ADDA, Tzeng et al. 2017, eq. 9.
     "non_saturating": Objective(CROSS_ENTROPY, flipped(CROSS_ENTROPY)),
     # The generator wants the critic undecided, not wrong: Tzeng et al. 2015.
@@ -153,7 +156,7 @@ OBJECTIVES = {
     "hinge": Objective(HINGE, flipped(LINEAR)),
     "least_squares": Objective(LEAST_SQUARES, flipped(LEAST_SQUARES), boundary=0.5),
     # For domains WDGRL, Shen et al. 2018, eq. 3.
-    "wasserstein": Objective(LINEAR, flipped(LINEAR), boundary=None),
+    "wasserstein": Objective(LINEAR, flipped(LINEAR), boundary=None, zero_sum=True),
     # Jolicoeur-Martineau 2018, section 4.1 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2, with f(t) = -log(1 + e^-t).
     "relativistic": Objective(CROSS_ENTROPY, flipped(CROSS_ENTROPY), boundary=None, pairs=True),
 }

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .draws import Draw
-from .games import Game, Play
+from .games import Game, Play, Side
 from .objectives import Auxiliary, Objective, total, weighed
 from .passes import (
     Rounds,
@@ -39,6 +39,7 @@ from .passes import (
     judge,
     losses_of,
     mean,
+    mean_seeds,
     penalty_terms,
     per_sample,
     report,
@@ -123,7 +124,7 @@ def single_pass(
 
     Where the critic judges each sample on its own, its backward carries c_i · ∂s_i/∂x_i to fake i (c_i = ∂L_D/∂s_i).
     Times g_i / c_i (g_i = ∂L_G/∂s_i) that is the gradient of the generator's own loss, whatever the loss: plain
-    gradient reversal is the minimax case, g_i / c_i = -λ. Where a penalty has computed ∂s_i/∂x_i already, g_i times
+    gradient reversal is the zero-sum case, g_i / c_i = -λ. Where a penalty has computed ∂s_i/∂x_i already, g_i times
     that is the generator's gradient, and no ratio is needed.
 
     The reversal is placed by cutting the graph at the samples: backward to the cut, multiply, continue into the
@@ -136,14 +137,30 @@ def single_pass(
     play = game.play(batch, draw)  # the generator's forward
     cut(play, draw, strengths.penalties, reached=play.made)
     judge(game, play)  # the critic's forward
-    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
-    judged = score_derivatives(objective, play, strengths)  # c_i and g_i
-    if any(side.score.ndim > 1 for side in judged):
+    if any(side.score.ndim > 1 for side in play.sides):
         raise ValueError("A single pass needs one score per sample; use the simultaneous or the alternating rule.")
 
+    # The one backward pass through the critic: its own gradients, and at the cut what the generator's are made of.
+    if objective.zero_sum and all(penalty.acts_on == GENERATOR for penalty in strengths.penalties):
+        reversed_sides, arrived = [], zero_sum_backward(objective, play, strengths)
+    else:
+        reversed_sides, arrived = critic_backward(game, objective, play, strengths)
+    generator_backward(game, play, draw, strengths, arrived)  # on into the generator
+    yield Turn((CRITIC, GENERATOR), report(objective, play), reversed_sides)
+    clip_weights(game.critic, strengths.clip)
+
+
+def critic_backward(
+    game: Game, objective: Objective | Auxiliary, play: Play, strengths: Strengths
+) -> tuple[list[Side], list[Tensor]]:
+    """The critic's gradients, and for each side that the generator made the gradient of the generator's own loss.
+
+    The latter come second; first the sides whose gradient was multiplied by the ratio g_i / c_i.
+    """
+    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
+    judged = score_derivatives(objective, play, strengths)  # c_i and g_i
     reversed_sides = [side for side in play.made if side.slope is None]
     floor_c(judged, reversed_sides)  # so that g_i / c_i exists
-    # The one backward pass through the critic: its own gradients, and c_i ∂s_i/∂x_i at the cut.
     roots = [*(side.score for side in judged), *slope_terms]
     seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
     # Sides whose slope was taken need nothing more at their cut.
@@ -157,9 +174,22 @@ def single_pass(
             arrived.append(per_sample(side.ratio, side.cut) * side.cut.grad)
         else:
             arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
-    generator_backward(game, play, draw, strengths, arrived)  # on into the generator
-    yield Turn((CRITIC, GENERATOR), report(objective, play), reversed_sides)
-    clip_weights(game.critic, strengths.clip)
+    return reversed_sides, arrived
+
+
+def zero_sum_backward(objective: Objective, play: Play, strengths: Strengths) -> list[Tensor]:
+    """The same in a zero-sum game without penalties on the critic: every ratio is -λ, and no c_i need be known.
+
+    This is gradient reversal as it was invented (Ganin et al. 2016, eq. 9). Returns the gradient for each side that the
+    generator made.
+    """
+    of_critic = losses_of(objective.critic_loss, play.pairs)
+    torch.autograd.backward(of_critic, mean_seeds(of_critic))
+    pairs = generator_pairs(objective, play.pairs)
+    of_generator = of_critic if pairs is play.pairs else losses_of(objective.critic_loss, pairs)
+    play.report["critic_loss"] = total(of_critic)
+    play.report["generator_loss"] = -strengths.coefficient * total(of_generator)
+    return [-strengths.coefficient * side.cut.grad for side in play.made]
 
 
 RULES: dict[str, Rule] = {

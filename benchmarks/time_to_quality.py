@@ -77,18 +77,13 @@ class Question:
 
 
 GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD, FADING)
-COUPLED_WAYS = (
-    FRESH,
-    REUSED,
-    TOGETHER,
-    TOGETHER_AHEAD,
-    TOGETHER_FADING,
-)  # a critic with BatchNorm judges no sample on its own
+COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING)  # a critic with BatchNorm
 DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD, FADING)
 POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
 SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
 DOUBLE = ("optimizer.generator_lr=0.008", "optimizer.critic_lr=0.008")  # of the recipe's rates: those of ring
+MNIST = ("data.root=ROOT", "evaluate.every=600")
 NARROW = ("model.generator_width=16", "model.critic_width=16")
 STACKED = (
     *NARROW, "train.batch_size=64", "data.root=ROOT", "train.steps=6000", "evaluate.every=3000",
@@ -118,7 +113,9 @@ QUESTIONS = {
     "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, ("evaluate.every=500",)),
-    "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, ("data.root=ROOT", "evaluate.every=600")),
+    "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, MNIST),
+    "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
+    "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
     "stacked_mnist_dcgan": Question(
         "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
     ),
@@ -127,7 +124,7 @@ QUESTIONS = {
     ),
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, ("modes", "reverse KL"), R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
-    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, FADING), 1, IMAGES, SNGAN),
+    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
         "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
@@ -135,6 +132,7 @@ QUESTIONS = {
     "mnist_usps": Question("mnist_usps", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
     "usps_mnist": Question("usps_mnist", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
     "digit_patches": Question("digit_patches", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=300",)),
+    "digit_cameras": Question("digit_cameras", DOMAIN_WAYS, 3, DOMAINS, ("evaluate.every=300",)),
 }
 
 

@@ -76,6 +76,16 @@ def test_players_pull_in_opposite_directions(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_zero_sum_objective_is_told_as_one(name):
+    """On either side alone, on both, and weighed."""
+    objective = OBJECTIVES[name]
+    real, fake, *weights = torch.randn(4, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sides = [(real, fake)] if objective.pairs else [(real, fake), (real, None), (None, fake)]
+    sums = [objective.critic_loss(*s, weights) + objective.generator_loss(*s, weights) for s in sides]
+    assert objective.zero_sum == all(bool((x.abs() < 1e-15).all()) for x in sums)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("real", [-1e4, 1e4])
 @pytest.mark.parametrize("fake", [-1e4, 1e4])
 def test_far_scores_stay_finite(name, real, fake):

@@ -11,7 +11,7 @@ from adversarial.objectives import OBJECTIVES
 from adversarial.passes import Strengths
 from adversarial.penalties import CRITIC, GENERATOR
 from adversarial.rules import alternating, simultaneous, single_pass
-from tests.adversarial.exactness import EXACT, PLAIN_AND_SLOPES, every_plan, played
+from tests.adversarial.exactness import EXACT, PLAIN_AND_SLOPES, every_objective, every_plan, played
 from tests.adversarial.textbook import separate_passes
 from tests.adversarial.toy_games import (
     PLANS,
@@ -199,3 +199,22 @@ def test_reports_are_detached_and_complete(plan, gamma):
     }  # fmt: skip
     assert torch.equal(report["critic_accuracy_real"], real > 0.5)  # labels are 1 and 0
     assert torch.equal(report["critic_accuracy_fake"], fake < 0.5)
+
+
+@pytest.mark.parametrize("rule", [simultaneous, single_pass], ids=["simultaneous", "single_pass"])
+@every_objective
+def test_losses_are_reported_of_the_sides_that_a_player_sees(rule, objective):
+    """A GAN's generator has no loss on data, but for objectives of pairs."""
+    torch.manual_seed(0)
+    game, batch, draw = image_game(), image_batch(), SeededDraw(4)
+    (turn,) = rule(game, OBJECTIVES[objective], [(batch, draw)], Strengths(coefficient=0.5))
+    with torch.no_grad():
+        play = game.play(batch, draw)
+        game.judge(play.pairs)
+    (pair,) = play.pairs
+    own = pair.real.score if OBJECTIVES[objective].pairs else None
+    critic_loss = OBJECTIVES[objective].critic_loss(pair.real.score, pair.fake.score)
+    torch.testing.assert_close(turn.report["critic_loss"], critic_loss)
+    generator_loss = 0.5 * OBJECTIVES[objective].generator_loss(own, pair.fake.score)
+    torch.testing.assert_close(turn.report["generator_loss"], generator_loss)
+    assert not any(value.requires_grad for value in turn.report.values())

@@ -76,6 +76,18 @@ def test_the_ratios_of_micro_batches_are_those_of_the_batch():
         assert torch.equal(torch.cat([getattr(side, name) for side in halves.reversed]), want)
 
 
+def test_a_zero_sum_game_has_no_ratios():
+    """All are -λ."""
+    torch.manual_seed(0)
+    generator, critic = Affine(3, 2), Affine(2, 1)
+    turn = turn_of(generator, critic, "minimax")
+    assert not turn.reversed
+    signs = VitalSigns(players(generator, critic))
+    signs.see(turn)
+    assert "ratio_p50" not in signs.read()
+    assert "floored" not in signs.read()
+
+
 def test_the_cosine_is_to_the_mean_of_past_gradients():
     module = nn.ParameterDict({"a": nn.Parameter(torch.zeros(2)), "b": nn.Parameter(torch.zeros(1))})
     for optimizer in (torch.optim.Adam(module.values(), 0.1, (0.5, 0.9)), torch.optim.SGD(module.values(), 0.1, 0.5)):
