@@ -17,6 +17,7 @@ batch (|G| = |D|, a layer's input gradient and weight gradient cost one forward 
     alternating, reused fakes     1 + 2           2 + 4 + 1 + 1       11
     simultaneous                  1 + 2           2 + 4 + 1           10   (real and fake judged apart)
     single pass                   1 + 2           2 + 4                9
+    simultaneous, zero-sum        1 + 2           2 + 4                9
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,8 @@ def simultaneous(
 ) -> Iterator[Turn]:
     """One shared forward, two backward passes through the critic: one for the samples, one for its parameters.
 
-    Serves every critic, batch-coupled ones too. Both players move from the same point.
+    Serves every critic, batch-coupled ones too. Both players move from the same point. In a zero-sum game one backward
+    pass is enough.
     """
     yield from critic_turns(game, objective, rounds[:-1], strengths)
 
@@ -103,14 +105,16 @@ def simultaneous(
     play = game.play(batch, draw)
     cut(play, draw, strengths.penalties, reached=play.made)
     judge(game, play)
-    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
-    judged = score_derivatives(objective, play, strengths)
-
-    scores, g = [side.score for side in play.sides], [side.g for side in play.sides]
-    arrived = torch.autograd.grad(scores, [side.cut for side in play.made], g, retain_graph=True)
-    roots = [*(side.score for side in judged), *slope_terms]
-    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
-    torch.autograd.backward(roots, seeds, inputs=trainable(game.critic))
+    if is_zero_sum(objective, strengths):
+        arrived = zero_sum_backward(objective, play, strengths)
+    else:
+        slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
+        judged = score_derivatives(objective, play, strengths)
+        scores, g = [side.score for side in play.sides], [side.g for side in play.sides]
+        arrived = torch.autograd.grad(scores, [side.cut for side in play.made], g, retain_graph=True)
+        roots = [*(side.score for side in judged), *slope_terms]
+        seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
+        torch.autograd.backward(roots, seeds, inputs=trainable(game.critic))
 
     generator_backward(game, play, draw, strengths, arrived)
     yield Turn((CRITIC, GENERATOR), report(objective, play))
@@ -141,55 +145,13 @@ def single_pass(
         raise ValueError("A single pass needs one score per sample; use the simultaneous or the alternating rule.")
 
     # The one backward pass through the critic: its own gradients, and at the cut what the generator's are made of.
-    if objective.zero_sum and all(penalty.acts_on == GENERATOR for penalty in strengths.penalties):
+    if is_zero_sum(objective, strengths):
         reversed_sides, arrived = [], zero_sum_backward(objective, play, strengths)
     else:
-        reversed_sides, arrived = critic_backward(game, objective, play, strengths)
+        reversed_sides, arrived = ratio_backward(game, objective, play, strengths)
     generator_backward(game, play, draw, strengths, arrived)  # on into the generator
     yield Turn((CRITIC, GENERATOR), report(objective, play), reversed_sides)
     clip_weights(game.critic, strengths.clip)
-
-
-def critic_backward(
-    game: Game, objective: Objective | Auxiliary, play: Play, strengths: Strengths
-) -> tuple[list[Side], list[Tensor]]:
-    """The critic's gradients, and for each side that the generator made the gradient of the generator's own loss.
-
-    The latter come second; first the sides whose gradient was multiplied by the ratio g_i / c_i.
-    """
-    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
-    judged = score_derivatives(objective, play, strengths)  # c_i and g_i
-    reversed_sides = [side for side in play.made if side.slope is None]
-    floor_c(judged, reversed_sides)  # so that g_i / c_i exists
-    roots = [*(side.score for side in judged), *slope_terms]
-    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
-    # Sides whose slope was taken need nothing more at their cut.
-    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)] if slope_terms else None
-    torch.autograd.backward(roots, seeds, inputs=leaves)
-
-    arrived = []
-    for side in play.made:
-        if side.slope is None:
-            side.ratio = side.g / side.c
-            arrived.append(per_sample(side.ratio, side.cut) * side.cut.grad)
-        else:
-            arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
-    return reversed_sides, arrived
-
-
-def zero_sum_backward(objective: Objective, play: Play, strengths: Strengths) -> list[Tensor]:
-    """The same in a zero-sum game without penalties on the critic: every ratio is -λ, and no c_i need be known.
-
-    This is gradient reversal as it was invented (Ganin et al. 2016, eq. 9). Returns the gradient for each side that the
-    generator made.
-    """
-    of_critic = losses_of(objective.critic_loss, play.pairs)
-    torch.autograd.backward(of_critic, mean_seeds(of_critic))
-    pairs = generator_pairs(objective, play.pairs)
-    of_generator = of_critic if pairs is play.pairs else losses_of(objective.critic_loss, pairs)
-    play.report["critic_loss"] = total(of_critic)
-    play.report["generator_loss"] = -strengths.coefficient * total(of_generator)
-    return [-strengths.coefficient * side.cut.grad for side in play.made]
 
 
 RULES: dict[str, Rule] = {
@@ -234,6 +196,54 @@ def generator_turn(game: Game, objective: Objective | Auxiliary, play: Play, dra
         total([mean(adversarial), *own_losses]).backward()
     lengths = {name: value for name, value in play.report.items() if name.startswith("path")}
     return Turn((GENERATOR,), {"generator_loss": total(adversarial).detach(), **lengths})
+
+
+def ratio_backward(
+    game: Game, objective: Objective | Auxiliary, play: Play, strengths: Strengths
+) -> tuple[list[Side], list[Tensor]]:
+    """The one backward pass of a single pass, up to the cut. It leaves the critic's gradients.
+
+    Returns the sides whose gradient was multiplied by the ratio g_i / c_i; and the gradients of the generator's own
+    loss, for each side that it made.
+    """
+    slope_terms = penalty_terms(play, strengths.penalties, SLOPES)
+    judged = score_derivatives(objective, play, strengths)  # c_i and g_i
+    reversed_sides = [side for side in play.made if side.slope is None]
+    floor_c(judged, reversed_sides)  # so that g_i / c_i exists
+    roots = [*(side.score for side in judged), *slope_terms]
+    seeds = [*(side.c for side in judged), *(None for _ in slope_terms)]  # None: a scalar's 1
+    # Sides whose slope was taken need nothing more at their cut.
+    leaves = [*trainable(game.critic), *(side.cut for side in reversed_sides)] if slope_terms else None
+    torch.autograd.backward(roots, seeds, inputs=leaves)
+
+    arrived = []
+    for side in play.made:
+        if side.slope is None:
+            side.ratio = side.g / side.c
+            arrived.append(per_sample(side.ratio, side.cut) * side.cut.grad)
+        else:
+            arrived.append(per_sample(side.g, side.cut) * side.slope.detach())
+    return reversed_sides, arrived
+
+
+def is_zero_sum(objective: Objective | Auxiliary, strengths: Strengths) -> bool:
+    """Whether the generator minimises -λ times all that the critic minimises, penalties included."""
+    return objective.zero_sum and all(penalty.acts_on == GENERATOR for penalty in strengths.penalties)
+
+
+def zero_sum_backward(objective: Objective | Auxiliary, play: Play, strengths: Strengths) -> list[Tensor]:
+    """The one backward pass of a zero-sum game, up to the cut. It leaves the critic's gradients.
+
+    Every ratio is -λ, so no c_i need be known, and samples may share a score: gradient reversal as it was invented
+    (Ganin et al. 2016, eq. 9). Returns the gradients of the generator's own loss, for each side that it made.
+    """
+    of_critic = losses_of(objective.critic_loss, play.pairs)
+    torch.autograd.backward(of_critic, mean_seeds(of_critic))
+    pairs = generator_pairs(objective, play.pairs)
+    of_generator = of_critic if pairs is play.pairs else losses_of(objective.critic_loss, pairs)
+    play.report["critic_loss"] = total(of_critic)
+    play.report["generator_loss"] = -strengths.coefficient * total(of_generator)
+    return [-strengths.coefficient * side.cut.grad for side in play.made]
 
 
 def generator_backward(game: Game, play: Play, draw: Draw, strengths: Strengths, arrived: Sequence[Tensor]) -> None:

@@ -106,6 +106,15 @@ def test_shared_forward_without_coefficients_costs_a_sixth_less():
     assert flops("simultaneous") / flops("alternating-fresh") <= 10 / 12
 
 
+def test_a_zero_sum_game_needs_no_second_pass_through_the_critic():
+    """It costs 9 units under either rule, and the first layer carries gradients on to the fakes, as in a single pass."""
+    critic, x = dcgan_pair().critic, torch.randn(N, 3, 32, 32)
+    saved = forward_flops(critic, x) - forward_flops(critic.features[0], x)
+    for objective in (name for name, objective in OBJECTIVES.items() if objective.zero_sum):
+        assert flops("simultaneous", objective) == flops("simultaneous") - saved
+        assert flops("single_pass", objective) == flops("single_pass")
+
+
 def test_a_pass_with_both_penalties_saves_a_quarter():
     cost = {plan: flops(plan, "relativistic", ("r1", "r2")) for plan in PLANS}
     assert cost["single_pass"] / cost["alternating-fresh"] <= 0.77
