@@ -107,7 +107,7 @@ def test_shared_forward_without_coefficients_costs_a_sixth_less():
 
 
 def test_a_zero_sum_game_needs_no_second_pass_through_the_critic():
-    """It costs 9 units under either rule, and the first layer carries gradients on to the fakes, as in a single pass."""
+    """9 units under either rule; the first layer carries gradients on to the fakes, as in a single pass."""
     critic, x = dcgan_pair().critic, torch.randn(N, 3, 32, 32)
     saved = forward_flops(critic, x) - forward_flops(critic.features[0], x)
     for objective in (name for name, objective in OBJECTIVES.items() if objective.zero_sum):
