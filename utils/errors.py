@@ -74,6 +74,9 @@ def sentence(error: BaseException) -> str:
             f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make "
             f"the model narrower (model.*) or ask for fewer samples at once. {TRACE}=1 before the command shows where."
         )
+    handles = next((code for code in (errno.ENFILE, errno.EMFILE) if os.strerror(code) in str(error)), None)
+    if handles:  # libraries that open files themselves say so in errors of their own
+        return f"A file cannot be opened ({said}): {_ROOM[handles]}, then run the same command again."
     if isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error):
         return (
             f"A process that loads data, or a connection, has ended ({said}), most often for want of memory: lower "

@@ -1,6 +1,7 @@
 """Mistakes of the user: one sentence on stderr, exit code 2, no stack trace."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,8 +87,11 @@ def code_of(monkeypatch, error: BaseException) -> int:
         (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "runs/a cannot be used: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError("something else"), "something else"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.png"), "(ulimit -n), then run the same command again."),
+        (OSError(errno.ENFILE, os.strerror(errno.ENFILE), "a.png"), "allow the machine more open files, then"),
+        (RuntimeError("unable to open file <a> in read-only mode: Too many open files (24)"), "(ulimit -n), then"),
     ],
-    ids=["with-a-file", "without", "without-a-number"],
+    ids=["with-a-file", "without", "without-a-number", "handles", "handles-of-the-machine", "handles-in-a-library"],
 )
 def test_a_file_that_cannot_be_used_is_a_sentence_too(monkeypatch, capsys, error, said):
     assert code_of(monkeypatch, error) == 2
