@@ -120,7 +120,7 @@ QUESTIONS = {
         "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
     ),
     "stacked_mnist_pacgan": Question(
-        "stacked_mnist_pacgan", (FRESH, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
+        "stacked_mnist_pacgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
     ),
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, ("modes", "reverse KL"), R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
