@@ -109,7 +109,7 @@ QUESTIONS = {
     "ring_pacgan_double": Question("ring_pacgan", GAN_WAYS, 5, POINTS, (*OFTEN, *DOUBLE)),
     "ring_wgan_gp": Question("ring_wgan_gp", GAN_WAYS, 3, POINTS, OFTEN),
     "grid": Question("grid", GAN_WAYS, 3, POINTS, SELDOM),
-    "grid_gan": Question("grid_gan", GAN_WAYS, 3, POINTS, SELDOM),
+    "grid_gan": Question("grid_gan", GAN_WAYS, 5, POINTS, SELDOM),
     "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, ("evaluate.every=500",)),
@@ -125,7 +125,7 @@ QUESTIONS = {
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, ("modes", "reverse KL"), R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
     "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, SNGAN),
-    "moons": Question("moons", DOMAIN_WAYS, 5, DOMAINS, ("evaluate.every=1000",)),
+    "moons": Question("moons", DOMAIN_WAYS, 10, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
         "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
     ),
