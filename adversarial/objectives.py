@@ -4,7 +4,7 @@ Each player has one loss for real samples and one for fakes, as a function of th
 on real samples counts where the generator side makes them too (features of a source domain); they then play for the
 opposite label. A paired objective has one loss per pair, a function of the difference real - fake.
 
-To add an objective: write its losses and one line in ``OBJECTIVES``.
+To add an objective: write its losses and one line in ``OBJECTIVES``, which says so if the game is zero-sum.
 """
 
 from collections.abc import Callable, Sequence

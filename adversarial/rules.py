@@ -234,8 +234,9 @@ def is_zero_sum(objective: Objective | Auxiliary, strengths: Strengths) -> bool:
 def zero_sum_backward(objective: Objective | Auxiliary, play: Play, strengths: Strengths) -> list[Tensor]:
     """The one backward pass of a zero-sum game, up to the cut. It leaves the critic's gradients.
 
-    Every ratio is -λ, so no c_i need be known, and samples may share a score: gradient reversal as it was invented
-    (Ganin et al. 2016, eq. 9). Returns the gradients of the generator's own loss, for each side that it made.
+    Every ratio is -λ, so no c_i need be known: gradient reversal as it was invented (Ganin et al. 2016, eq. 9). A
+    critic may couple samples, but must judge reals and fakes apart unless the generator side makes both. Returns the
+    gradients of the generator's own loss, for each side that it made.
     """
     of_critic = losses_of(objective.critic_loss, play.pairs)
     torch.autograd.backward(of_critic, mean_seeds(of_critic))

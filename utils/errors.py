@@ -63,6 +63,13 @@ _ROOM = {
 }
 
 
+_NO_HANDLES = {
+    os.strerror(errno.ENFILE): errno.ENFILE,  # holds the words of the next one
+    os.strerror(errno.EMFILE): errno.EMFILE,
+    "items of ancdata": errno.EMFILE,  # a loader's process could not hand over a tensor
+}
+
+
 def sentence(error: BaseException) -> str:
     """What is wrong, where known, and what to do, in one line."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -74,9 +81,10 @@ def sentence(error: BaseException) -> str:
             f"Not enough memory ({asked[0] if asked else said}): lower train.batch_size, raise train.accumulate, make "
             f"the model narrower (model.*) or ask for fewer samples at once. {TRACE}=1 before the command shows where."
         )
-    handles = next((code for code in (errno.ENFILE, errno.EMFILE) if os.strerror(code) in str(error)), None)
-    if handles:  # libraries that open files themselves say so in errors of their own
-        return f"A file cannot be opened ({said}): {_ROOM[handles]}, then run the same command again."
+    for words, code in _NO_HANDLES.items():  # libraries that open files themselves say so in errors of their own
+        if words in str(error):
+            line = next(line.strip() for line in str(error).splitlines() if words in line).rstrip(".")
+            return f"No more files can be opened ({line}): {_ROOM[code]}, then run the same command again."
     if isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error):
         return (
             f"A process that loads data, or a connection, has ended ({said}), most often for want of memory: lower "

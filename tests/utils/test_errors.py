@@ -90,8 +90,22 @@ def code_of(monkeypatch, error: BaseException) -> int:
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.png"), "(ulimit -n), then run the same command again."),
         (OSError(errno.ENFILE, os.strerror(errno.ENFILE), "a.png"), "allow the machine more open files, then"),
         (RuntimeError("unable to open file <a> in read-only mode: Too many open files (24)"), "(ulimit -n), then"),
+        (
+            OSError("Caught OSError in a worker.\nOSError: [Errno 24] Too many open files: 'a'"),
+            "open files: 'a')",
+        ),
+        (RuntimeError("received 0 items of ancdata"), "(ulimit -n), then"),
     ],
-    ids=["with-a-file", "without", "without-a-number", "handles", "handles-of-the-machine", "handles-in-a-library"],
+    ids=[
+        "with-a-file",
+        "without",
+        "without-a-number",
+        "handles",
+        "handles-of-the-machine",
+        "handles-in-a-library",
+        "handles-in-a-loader",
+        "handles-for-a-tensor",
+    ],
 )
 def test_a_file_that_cannot_be_used_is_a_sentence_too(monkeypatch, capsys, error, said):
     assert code_of(monkeypatch, error) == 2
