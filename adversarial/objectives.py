@@ -77,8 +77,10 @@ class Auxiliary(NamedTuple):
 
     objective: Objective
     weight: float
-    every_class: bool = False
-    zero_sum: bool = False
+
+    # No fields: both players want the same class, and look at the sample's own class alone.
+    every_class = False
+    zero_sum = False
 
     @property
     def pairs(self) -> bool:

@@ -61,8 +61,6 @@ _ROOM = {
     errno.EPERM: "allow writing there",
     errno.EROFS: "allow writing there",
 }
-
-
 _NO_HANDLES = {
     os.strerror(errno.ENFILE): errno.ENFILE,  # holds the words of the next one
     os.strerror(errno.EMFILE): errno.EMFILE,
