@@ -25,6 +25,7 @@ from adversarial.accumulation import accumulated
 from adversarial.games import Game
 from adversarial.objectives import OBJECTIVES, Auxiliary, Objective
 from adversarial.passes import Strengths, Turn
+from adversarial.penalties import CRITIC, clip_weights
 from adversarial.rules import RULES
 from utils import errors, pictures
 from utils.config import loading, recipes
@@ -99,6 +100,8 @@ def train_step(cfg: Config, game: Game, players: Players, batches: list[Round], 
         for player in turn.players:
             players.optimizers[player].step()
             players.optimizers[player].zero_grad()
+        if CRITIC in turn.players:
+            clip_weights(players.critic, cfg.penalty.clip)
         players.update_state(step, turn)
     players.update_average(values.ema_decay_at(cfg, step))
 

@@ -11,6 +11,7 @@ et al. 2018). It costs no pass through a network.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,13 @@ from .passes import Turn, trainable
 class Lookahead:
     """The weights that players had before their last steps, from which their next steps are guessed.
 
-    ``networks`` are those of the players that look ahead. ``before`` is one copy of the weights of each, in the order
-    of ``trainable``. It is part of a run's state.
+    ``networks`` are those of the players that look ahead. ``limits`` says for a player whose weights are clipped after
+    its steps (``clip_weights``) to what: w̄ stays within the limit, too. ``before`` is one copy of the weights of each,
+    in the order of ``trainable``. It is part of a run's state.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module]):
+    def __init__(self, networks: Mapping[str, nn.Module], limits: Mapping[str, float] = MappingProxyType({})):
+        self.limits = limits
         self.weights = {player: trainable(network) for player, network in networks.items()}
         self.before = {
             player: [weight.detach().clone() for weight in weights] for player, weights in self.weights.items()
@@ -59,6 +62,9 @@ class Lookahead:
         for player, before in self.before.items():
             with torch.no_grad():  # w_before becomes w̄ in place: no third copy
                 torch._foreach_lerp_(before, self.weights[player], 1 + alphas[player])
+                if limit := self.limits.get(player, 0):
+                    torch._foreach_clamp_min_(before, -limit)
+                    torch._foreach_clamp_max_(before, limit)
         self._swap()
         try:
             yield

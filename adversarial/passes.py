@@ -29,14 +29,12 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Strengths:
-    """How much each term counts at one step: γ > 0 of the penalties that are due, λ on the generator's adversarial loss
-    (the critic's own update and the generator side's task loss are not scaled by it), and what the critic's weights are
-    clipped to after each of its steps (0: not at all).
+    """How much each term counts at one step: γ > 0 of the penalties that are due, and λ on the generator's adversarial
+    loss (the critic's own update and the generator side's task loss are not scaled by it).
     """
 
     penalties: Mapping[Penalty, float] = field(default_factory=dict)
     coefficient: float = 1.0
-    clip: float = 0.0
 
 
 # --- losses and penalties --------------------------------------------------------------------------------------------

@@ -283,7 +283,10 @@ def move(average: Tensor, value: Tensor, share: float) -> None:
 
 @torch.no_grad()
 def clip_weights(critic: nn.Module, limit: float) -> None:
-    """Keep what learns within ±``limit`` (WGAN: Arjovsky et al. 2017, algorithm 1); 0 leaves everything as it is."""
+    """Keep what learns within ±``limit`` (WGAN: Arjovsky et al. 2017, algorithm 1); 0 leaves everything as it is.
+
+    To be called after each of the critic's steps.
+    """
     if limit > 0:
         for parameter in critic.parameters():
             if parameter.requires_grad:

@@ -47,7 +47,7 @@ from .passes import (
     score_derivatives,
     trainable,
 )
-from .penalties import CRITIC, GENERATOR, SCORES, SLOPES, clip_weights
+from .penalties import CRITIC, GENERATOR, SCORES, SLOPES
 
 Rule = Callable[..., Iterator[Turn]]
 
@@ -72,7 +72,6 @@ def alternating(
         with torch.set_grad_enabled(reuse_fakes):  # only fakes that are reused need the generator's graph
             play = game.play(batch, draw)
         yield critic_turn(game, objective, play, draw, strengths)
-        clip_weights(game.critic, strengths.clip)
         if reuse_fakes:
             for side in play.sides:
                 side.cut = None  # this time the backward pass goes on into the generator
@@ -88,7 +87,6 @@ def alternating(
             with torch.no_grad():
                 play = game.play(batch, draw)
         yield critic_turn(game, objective, play, draw, strengths)
-        clip_weights(game.critic, strengths.clip)
 
 
 def simultaneous(
@@ -118,7 +116,6 @@ def simultaneous(
 
     generator_backward(game, play, draw, strengths, arrived)
     yield Turn((CRITIC, GENERATOR), report(objective, play))
-    clip_weights(game.critic, strengths.clip)
 
 
 def single_pass(
@@ -151,7 +148,6 @@ def single_pass(
         reversed_sides, arrived = ratio_backward(game, objective, play, strengths)
     generator_backward(game, play, draw, strengths, arrived)  # on into the generator
     yield Turn((CRITIC, GENERATOR), report(objective, play), reversed_sides)
-    clip_weights(game.critic, strengths.clip)
 
 
 RULES: dict[str, Rule] = {
@@ -170,7 +166,6 @@ def critic_turns(game: Game, objective: Objective | Auxiliary, rounds: Rounds, s
         with torch.no_grad():
             play = game.play(batch, draw)
         yield critic_turn(game, objective, play, draw, strengths)
-        clip_weights(game.critic, strengths.clip)
 
 
 def critic_turn(game: Game, objective: Objective | Auxiliary, play: Play, draw: Draw, strengths: Strengths) -> Turn:

@@ -7,9 +7,10 @@
 
 Everything is timed in one process and in turns (A B C A B C ...), so that a drift of the machine's speed cancels: our
 own step as ``train.loop`` takes it (batch, update rule, norms, average), under every update rule that suits the critic;
-the loops of ``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a
-single pass on ready-made tensors. All have the same networks, layout and data (noise of the recipe's size), and Adam:
-PyTorch's own fused one in the loops of others.
+the update rule alone, a single pass on one batch without what our loop does around it; the loops of
+``benchmarks/peers.py``; and the networks alone, which are the forwards, backwards and Adam steps of a single pass on
+ready-made tensors. All have the same networks, layout and data (noise of the recipe's size), and Adam: PyTorch's own
+fused one in the loops of others.
 On CPUs times are CPU time, on a GPU wall time. The matmul's rate is that of a large square one in the loop's precision:
 with it goes what share of its peak the machine gives. Prints Markdown; ``benchmarks/steps.md`` holds committed tables.
 """
@@ -42,13 +43,13 @@ from utils.config.sections import Config
 from utils.data.samples import Resident
 from utils.run.recorder import Recorder
 from utils.tasks.registry import task_of
-from utils.training import processes
+from utils.training import processes, values
 from utils.training.players import Players
 from utils.training.processes import ProcessGroup
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = 2048  # in the made-up data
-ALONE = "networks alone"
+RULE_ALONE, ALONE = "update rule alone", "networks alone"
 RULES = {
     "single pass": ["update.rule=single_pass", "update.lookahead=0"],
     "simultaneous": ["update.rule=simultaneous", "update.lookahead=0"],
@@ -121,6 +122,20 @@ class Ours:
             self.recorder.write(self.done)
 
 
+class RuleAlone(Ours):
+    """A single pass and its optimisers on one batch: nothing is read, seeded, scheduled, watched, logged, averaged."""
+
+    def __init__(self, case: Case, options: argparse.Namespace):
+        super().__init__(case, options, RULES["single pass"])
+        self.batches, self.strengths = next(self.feed), values.strengths_at(self.config, self.players.penalties, 0)
+
+    def __call__(self) -> None:
+        for turn in train.turns(self.config, self.game, self.batches, self.strengths):
+            for player in turn.players:
+                self.players.optimizers[player].step()
+                self.players.optimizers[player].zero_grad()
+
+
 class Theirs:
     """One of the loops of ``peers``, in float32."""
 
@@ -176,7 +191,7 @@ def contestants(case: Case, options: argparse.Namespace) -> dict[str, Ours | The
     rules = {"single pass": RULES["single pass"]} if domains else dict(RULES)
     if options.beside:
         rules[f"single pass, {' '.join(options.beside)}"] = [*RULES["single pass"], *options.beside]
-    ours = {name: Ours(case, options, rule) for name, rule in rules.items()}
+    ours = {name: Ours(case, options, rule) for name, rule in rules.items()} | {RULE_ALONE: RuleAlone(case, options)}
     loops = {name: Theirs(case, options, step) for name, step in {**case.loops, ALONE: peers.networks_alone}.items()}
     return {**ours, **loops}
 

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
+from adversarial.penalties import CRITIC
 from tests.launch import forked
 from tests.no_waiting import WAITS, NoWaiting, WaitedError
 from tests.runs import ROOT, SMALL, TINY, arguments, assert_close, at_step, fingerprint, networks, run
@@ -25,6 +26,7 @@ from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
 from utils.tasks import generation
+from utils.training.players import Players
 
 OWN_FEATURES = RunFolder.features  # in the other tests all runs share a folder
 
@@ -244,6 +246,33 @@ def test_the_schedule_of_a_look_ahead_reaches_the_step(tmp_path):
     assert_close(found["growing"], found["one"], 0.0)
     with pytest.raises(AssertionError):
         assert_close(found["two"], found["one"], 0.0)
+
+
+@pytest.mark.parametrize("words", [["update.rule=alternating"], [], ["update.lookahead=2"]], ids=" ".join)
+def test_the_critics_weights_are_clipped_after_each_of_its_steps(tmp_path, monkeypatch, words):
+    """Before the generator moves, and where the players look ahead; the optimisers move far."""
+    seen, forward, update_state = [], train.turns, Players.update_state
+
+    def farthest(weights):
+        return max(weight.abs().max().item() for weight in weights)
+
+    def watched_turns(cfg, game, batches, strengths):
+        for turn in forward(cfg, game, batches, strengths):
+            yield turn
+            seen.append(farthest(game.critic.parameters()))  # of the next turn, which may be played ahead
+
+    def watched_update(players, step, turn):
+        assert CRITIC not in turn.players or farthest(players.critic.parameters()) == pytest.approx(0.01)
+        update_state(players, step, turn)
+
+    monkeypatch.setattr(train, "turns", watched_turns)
+    monkeypatch.setattr(Players, "update_state", watched_update)
+    far = ["optimizer.critic_lr=0.5", "optimizer.generator_lr=0.5", "penalty.clip=0.01", "update.critic_steps=2"]
+    assert run(tmp_path, "train.steps=3", *far, *words, recipe="configs/ring.yaml") == 0
+    assert seen == pytest.approx([0.01] * len(seen))
+    assert len(seen) == (9 if words == ["update.rule=alternating"] else 6)
+    moved = {name: x for name, x in networks(tmp_path, 3, "ring").items() if name.startswith("generator/")}
+    assert farthest(moved.values()) > 0.1
 
 
 def test_a_metric_that_cannot_choose_is_refused_before_the_first_step(tmp_path):

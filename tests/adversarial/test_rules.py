@@ -179,24 +179,6 @@ def test_same_gradients_with_the_path_length_of_stylegan2(plan):
     check(plan, stylegan_game(), "non_saturating", image_batch(), SeededDraw(4), strengths)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@every_plan
-def test_the_critics_weights_are_clipped_after_each_of_its_steps(plan, count):
-    game = image_game()
-    rounds = [(image_batch(path=f"data{i}"), SeededDraw(4, str(i))) for i in range(count)]
-    for turn in PLANS[plan](game, OBJECTIVES["wasserstein"], rounds, Strengths(clip=0.01)):
-        with torch.no_grad():
-            for player in turn.players:  # an optimiser that moves far
-                for p in getattr(game, player).parameters():
-                    p += 1 if p.grad is None else p.grad.sign()
-        if turn.players == (GENERATOR,):
-            assert flat(game.critic.parameters()).abs().max() <= 0.01
-        game.critic.zero_grad()
-        game.generator.zero_grad()
-    assert flat(game.critic.parameters()).abs().max() == pytest.approx(0.01)
-    assert flat(game.generator.parameters()).abs().max() > 0.1
-
-
 @settings(derandomize=True, deadline=None, max_examples=20)
 @given(
     objective=st.sampled_from(sorted(OBJECTIVES)),

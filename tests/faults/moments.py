@@ -26,8 +26,9 @@ RUNS = 2  # of each variant
 VARIANTS = {
     "single pass, R1, 0 workers": [],
     "simultaneous, critic with BatchNorm": ["update.rule=simultaneous", "model.critic_norm=batch", "penalty.r1=0"],
-    "single pass, R1 + R2, 2 workers": [
-        "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1", "data.workers=2",
+    "single pass, R1 + R2, both ahead, 2 workers": [
+        "game.objective=relativistic", "penalty.r1=0.1", "penalty.r2=0.1", "data.workers=2", "update.lookahead=1",
+        "update.generator_lookahead=1",
     ],
     "single pass, ADA": ["augment.name=ada", "augment.images=4000", "augment.target=0"],
     "alternating, 2 critic steps, spectral norm, 2 workers": [

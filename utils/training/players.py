@@ -57,7 +57,8 @@ class Players:
         unaveraged = config.ema.half_life == 0 and not config.burn_in.ema_half_life
         ema = average.averaged(generator, shared=unaveraged)
         ahead = {"generator": config.update.generator_lookahead, "critic": config.update.lookahead}
-        lookahead = Lookahead({player: pair[player] for player, steps in ahead.items() if steps})
+        limits = {"critic": config.penalty.clip}
+        lookahead = Lookahead({player: pair[player] for player, steps in ahead.items() if steps}, limits)
         players = cls(generator, critic, ema, both, penalties, probability, lookahead)
         for keeper in players.stateful:
             for name, value in keeper.state.items():

@@ -21,7 +21,7 @@ def betas_at(cfg: Config, step: int) -> tuple[float, float]:
 
 
 def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Strengths:
-    """γ of those of the ``penalties`` that are due, λ, and what weights are clipped to."""
+    """γ of those of the ``penalties`` that are due, and λ."""
     penalty = cfg.penalty
     gammas = {}
     for name, due in penalties.items():
@@ -32,7 +32,7 @@ def strengths_at(cfg: Config, penalties: dict[str, Penalty], step: int) -> Stren
             strength = every * _burned_in(cfg, cfg.burn_in.gamma, 1.0, step)
             schedule = penalty.schedule.get(name, "constant")
             gammas[due] = strength * scheduled(vars(penalty)[name], schedule, step, cfg.train.steps)
-    return Strengths(gammas, coefficient_at(cfg, step), penalty.clip)
+    return Strengths(gammas, coefficient_at(cfg, step))
 
 
 def coefficient_at(cfg: Config, step: int) -> float:

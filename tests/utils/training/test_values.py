@@ -19,14 +19,13 @@ def gammas(cfg: config.Config, step: int) -> dict[str, float]:
 
 def test_every_penalty_has_a_pace_and_a_schedule_of_its_own():
     """Applied every so often and as much stronger, on top of what the schedule gives."""
-    keys = ["penalty.r1=2", "penalty.every.r1=4", "penalty.path=3", "penalty.every.path=2", "penalty.clip=0.5"]
+    keys = ["penalty.r1=2", "penalty.every.r1=4", "penalty.path=3", "penalty.every.path=2"]
     keys += ["penalty.gp=1", "penalty.schedule={r1: linear_decay, path: linear_decay}", "train.steps=8"]
     cfg = config.load(ROOT / "configs/digits.yaml", keys)
     found = [gammas(cfg, step) for step in range(8)]
     assert [gamma["r1"] for gamma in found] == [8, 0, 0, 0, 4, 0, 0, 0]
     assert [gamma["path"] for gamma in found] == [6, 0, 4.5, 0, 3, 0, 1.5, 0]
     assert {gamma["gp"] for gamma in found} == {1}
-    assert {values.strengths_at(cfg, {}, step).clip for step in range(8)} == {0.5}
 
 
 def test_warm_up_of_the_coefficient():
