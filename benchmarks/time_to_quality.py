@@ -184,6 +184,7 @@ def compared() -> list[dict[str, Any]]:
         if twins:
             clocks = [dict(zip(x["steps"], x["cpu_seconds"], strict=True)) for x in twins]
             line["cpu_seconds"] = [Means([clock.get(step) for clock in clocks]).mean for step in line["steps"]]
+            line["clock_of"] = same_work
     return lines
 
 
@@ -194,9 +195,7 @@ def at(line: dict[str, Any], metric: str, seconds: float) -> float:
 
 def table(name: str, lines: list[dict[str, Any]]) -> Table:
     """A row for each way: the quality early on, what it has reached at the end, and when the cheapest way ends."""
-    ways = by_way(name, lines)
-    spent = {way: Means([x["cpu_seconds"][-1] for x in own], 0) for way, own in ways.items()}
-    budget = min(means.mean for means in spent.values())
+    ways, budget = by_way(name, lines), min(costs(name, lines).values())
     quality, *others = QUESTIONS[name].metrics
     runs = [x for own in ways.values() for x in own]
     early = min(set.intersection(*(set(x["steps"]) for x in runs)))
@@ -207,7 +206,8 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
     for way, own in ways.items():
         begin = Means([x["values"][quality][x["steps"].index(early)] for x in own])
         ends = [Means([x["values"][metric][-1] for x in own]) for metric in (quality, *others)]
-        rows.append([way, str(len(own)), begin, *ends, spent[way], Means([at(x, quality, budget) for x in own])])
+        spent = f"as {own[0]['clock_of']}" if "clock_of" in own[0] else Means([x["cpu_seconds"][-1] for x in own], 0)
+        rows.append([way, str(len(own)), begin, *ends, spent, Means([at(x, quality, budget) for x in own])])
     return Table(titles, rows)
 
 
@@ -235,6 +235,12 @@ def qualities(name: str, lines: list[dict[str, Any]]) -> dict[str, Means]:
     return {way: Means([x["values"][metric][-1] for x in own]) for way, own in by_way(name, lines).items()}
 
 
+def qualities_after(name: str, lines: list[dict[str, Any]], seconds: float) -> dict[str, Means]:
+    """The first metric of each way's runs after so many CPU seconds."""
+    metric = QUESTIONS[name].metrics[0]
+    return {way: Means([at(x, metric, seconds) for x in own]) for way, own in by_way(name, lines).items()}
+
+
 def costs(name: str, lines: list[dict[str, Any]]) -> dict[str, float]:
     """Mean CPU seconds of each way's runs."""
     return {way: Means([x["cpu_seconds"][-1] for x in own]).mean for way, own in by_way(name, lines).items()}
@@ -255,31 +261,40 @@ def error_of_difference(ends: Iterable[Means]) -> float:
     return math.sqrt(2 * sum(error**2 for error in errors) / len(errors))
 
 
+def lead(name: str, found: dict[str, Means], way: str, other: str) -> str:
+    """By how many standard errors of the difference a way is better than another one; "-" where one has one seed."""
+    if found[way].error is None or found[other].error is None:
+        return "-"
+    sign, error = SIGN[QUESTIONS[name].metrics[0]], error_of_difference(found.values())
+    return f"{sign * (found[way].mean - found[other].mean) / error:+.1f}"
+
+
 def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
     """A row for each question: which way is first, and qualities at the end.
 
-    Behind those of looking ahead stands by how many standard errors they are better than alternating play, and than the
-    shared step that does not look ahead.
+    Behind those of looking ahead stands by how many standard errors they are better than alternating play, at equal
+    steps and after the CPU seconds of the cheaper of the two, and than the shared step that does not look ahead.
     """
     titles = ["question", "quality", "first", "alternating", "shared step", "critic ahead", "critic ahead at first"]
     rows = []
     for name in names:
-        ends, metric = qualities(name, lines), QUESTIONS[name].metrics[0]
+        ends, spent = qualities(name, lines), costs(name, lines)
         rival, plain, *looking = (
-            next((ends[way] for way in ways if way in ends), None)
+            next((way for way in ways if way in ends), None)
             for ways in (
                 (REUSED, FRESH, ALTERNATING), (SINGLE, TOGETHER), (AHEAD, TOGETHER_AHEAD), (FADING, TOGETHER_FADING),
             )
         )  # fmt: skip
-        cells = [str(value or "-") for value in (rival, plain)]
-        for value in looking:
-            before = [
-                f"{SIGN[metric] * (value.mean - other.mean) / error_of_difference(ends.values()):+.1f}"
-                for other in (rival, plain)
-                if value and value.error and other and other.error
-            ]
-            cells.append(f"{value or '-'}" + (f" ({', '.join(before)})" if before else ""))
-        rows.append([f"`{name}`", metric, first(name, lines) or "-", *cells])
+        cells = [str(ends.get(way, "-")) for way in (rival, plain, *looking)]
+        for i, way in enumerate(looking, 2):
+            leads = []
+            if way and rival:
+                after = qualities_after(name, lines, min(spent[way], spent[rival]))
+                leads += [lead(name, found, way, rival) for found in (ends, after)]
+            if way and plain:
+                leads.append(lead(name, ends, way, plain))
+            cells[i] += f" ({', '.join(leads)})" if leads else ""
+        rows.append([f"`{name}`", QUESTIONS[name].metrics[0], first(name, lines) or "-", *cells])
     return Table(titles, rows)
 
 

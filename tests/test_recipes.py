@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 import train
 from adversarial.rules import RULES
-from benchmarks.time_to_quality import QUESTIONS, WAYS, compared, first
+from benchmarks.time_to_quality import QUESTIONS, WAYS, by_way, compared, costs, first, qualities_after
 from tests.runs import ROOT, SMALL, TINY, fingerprint, loaded, stand_in
 from tests.untrained import sizes_alone
 from utils.config.identity import differences, flat, identity
@@ -23,6 +23,7 @@ from utils.data.pairs import Domain, Pair
 from utils.data.samples import DataSet, Resident
 from utils.errors import UserError
 from utils.evaluation.spaces import SPACES, Space
+from utils.sweeps.tables import Means
 from utils.tasks.registry import task_of
 from utils.training.state import Sizes
 
@@ -174,6 +175,24 @@ def test_a_recipe_is_played_as_its_header_says(recipe):
         told = {"generator_lookahead": 0} | OmegaConf.to_container(OmegaConf.from_dotlist(WAYS[way]))["update"]
         given = flat(loaded(recipe))
         assert {key: given[f"update.{key}"] for key in told} == told
+
+
+@pytest.mark.parametrize("name", [recipe.stem for recipe in RECIPES if recipe.stem in QUESTIONS])
+def test_the_figures_of_a_header_are_those_of_the_benchmark(name):
+    """Rounded: means and standard errors of a way, at the end or when the cheapest way ends, and its CPU seconds."""
+    lines = [line for line in compared() if line["question"] == name]
+    told = dict(header(ROOT / f"configs/{name}.yaml")).get("Rule", "").replace(",", "")
+    figures = re.findall(r"([\d.]+) \+- ([\d.]+)", told)
+    seconds = re.findall(r" in (?:the )?(\d+)", told)
+    assert bool(lines) == bool(figures) == bool(seconds)
+    spent = [] if not lines else costs(name, lines).values()
+    known = [means for budget in spent for means in qualities_after(name, lines, budget).values()]
+    for metric in QUESTIONS[name].metrics:
+        known += [Means([line["values"][metric][-1] for line in own]) for own in by_way(name, lines).values()]
+    for figure in figures:
+        digits = [len(number.partition(".")[2]) for number in figure]
+        assert figure in [(f"{k.mean:.{digits[0]}f}", f"{k.error:.{digits[1]}f}") for k in known], figure
+    assert set(seconds) <= {f"{cost:.0f}" for cost in spent}
 
 
 def same_items(own: dict, before: dict, key: str) -> bool:
