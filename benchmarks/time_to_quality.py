@@ -37,12 +37,13 @@ ALTERNATING = "alternating"  # of two domains, where nothing fresh is drawn
 TOGETHER, TOGETHER_AHEAD = "simultaneous", "simultaneous, critic ahead"
 SINGLE, AHEAD = "single pass", "single pass, critic ahead"
 TOGETHER_FADING, FADING = f"{TOGETHER_AHEAD} at first", f"{AHEAD} at first"
-_PLAIN = ["update.reuse_fakes=false", "update.lookahead=0"]
-_AHEAD = ["update.reuse_fakes=false", "update.lookahead=1", "update.lookahead_schedule=constant"]
-_FADING = ["update.reuse_fakes=false", "update.lookahead=1", "update.lookahead_schedule=cosine_decay"]
+_NOBODY = ["update.lookahead=0", "update.generator_lookahead=0"]
+_PLAIN = ["update.reuse_fakes=false", *_NOBODY]
+_CRITIC = ["update.reuse_fakes=false", "update.lookahead=1", "update.generator_lookahead=0"]
+_AHEAD, _FADING = ([*_CRITIC, f"update.lookahead_schedule={schedule}"] for schedule in ("constant", "cosine_decay"))
 WAYS = {
     FRESH: ["update.rule=alternating", *_PLAIN],
-    REUSED: ["update.rule=alternating", "update.reuse_fakes=true", "update.lookahead=0"],
+    REUSED: ["update.rule=alternating", "update.reuse_fakes=true", *_NOBODY],
     ALTERNATING: ["update.rule=alternating", *_PLAIN],
     TOGETHER: ["update.rule=simultaneous", *_PLAIN],
     TOGETHER_AHEAD: ["update.rule=simultaneous", *_AHEAD],
@@ -53,7 +54,11 @@ WAYS = {
 }
 COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3", FADING: "C5"}
 SIGN = {"reverse KL": -1, "Fréchet distance": -1, "modes": 1, "target accuracy (oracle)": 1}  # 1: more is better
-NOISE = 0.03  # of CPU seconds, between runs of the same way
+# Forwards of a network that a step takes, as adversarial/rules.py counts them.
+WORK = {FRESH: 12, ALTERNATING: 12, REUSED: 11} | {
+    **dict.fromkeys((TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING), 10),
+    **dict.fromkeys((SINGLE, AHEAD, FADING), 9),
+}
 PICTURED = ("ring_gan", "mnist_dcgan", "mnist_5k", "moons")  # which have these ways alone
 
 
@@ -78,8 +83,10 @@ class Question:
 
 GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD, FADING)
 COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING)  # a critic with BatchNorm
+STACKED_WAYS = (FRESH, TOGETHER_AHEAD, TOGETHER_FADING)
 DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD, FADING)
 POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
+MODES = ("modes", "reverse KL")
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
 SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
 DOUBLE = ("optimizer.generator_lr=0.008", "optimizer.critic_lr=0.008")  # of the recipe's rates: those of ring
@@ -102,7 +109,7 @@ SNGAN = (
     "checkpoint.every=1000",
 )  # fmt: skip
 QUESTIONS = {
-    "ring": Question("ring", GAN_WAYS, 5, POINTS, OFTEN),
+    "ring": Question("ring", GAN_WAYS, 10, POINTS, OFTEN),
     "ring_gan": Question("ring_gan", GAN_WAYS, 5, POINTS, OFTEN),
     "ring_gan_double": Question("ring_gan", GAN_WAYS, 5, POINTS, (*OFTEN, *DOUBLE)),
     "ring_pacgan": Question("ring_pacgan", GAN_WAYS, 5, POINTS, OFTEN),
@@ -111,23 +118,20 @@ QUESTIONS = {
     "grid": Question("grid", GAN_WAYS, 3, POINTS, SELDOM),
     "grid_gan": Question("grid_gan", GAN_WAYS, 5, POINTS, SELDOM),
     "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
+    "grid_wgan_gp": Question("grid_wgan_gp", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, ("evaluate.every=500",)),
     "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, MNIST),
     "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
     "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
-    "stacked_mnist_dcgan": Question(
-        "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
-    ),
-    "stacked_mnist_pacgan": Question(
-        "stacked_mnist_pacgan", (FRESH, TOGETHER_AHEAD, TOGETHER_FADING), 3, ("modes", "reverse KL"), STACKED
-    ),
-    "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, ("modes", "reverse KL"), R3GAN),
+    "stacked_mnist_dcgan": Question("stacked_mnist_dcgan", STACKED_WAYS, 3, MODES, STACKED),
+    "stacked_mnist_pacgan": Question("stacked_mnist_pacgan", STACKED_WAYS, 3, MODES, STACKED),
+    "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, MODES, R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
     "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 10, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
-        "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
+        "amazon_reviews", DOMAIN_WAYS, 10, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
     ),
     "mnist_usps": Question("mnist_usps", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
     "usps_mnist": Question("usps_mnist", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
@@ -174,17 +178,20 @@ def known() -> list[dict[str, Any]]:
 def compared() -> list[dict[str, Any]]:
     """The lines of the results, with clocks that can be compared.
 
-    A look ahead that fades does the same work in every step as one that does not, but most of its runs came later, on
-    quieter cores: it is given the other's mean seconds where both were run.
+    A look ahead adds 1 to 2 % to the time of a shared step, less than these clocks resolve, and some ways came later,
+    on quieter cores. So all ways of a question that share a step in the same manner are given one clock: the mean of
+    those that do not look ahead and those whose critic does throughout (of all, where neither was run).
     """
     lines = known()
-    for line in lines:
-        same_work = {FADING: AHEAD, TOGETHER_FADING: TOGETHER_AHEAD}.get(line["way"])
-        twins = [x for x in lines if x["question"] == line["question"] and x["way"] == same_work]
-        if twins:
-            clocks = [dict(zip(x["steps"], x["cpu_seconds"], strict=True)) for x in twins]
-            line["cpu_seconds"] = [Means([clock.get(step) for clock in clocks]).mean for step in line["steps"]]
-            line["clock_of"] = same_work
+    for plain, ahead, fading in ((SINGLE, AHEAD, FADING), (TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING)):
+        for name in QUESTIONS:
+            own = [line for line in lines if line["question"] == name and line["way"] in (plain, ahead, fading)]
+            timed = [line for line in own if line["way"] != fading] or own
+            clocks = [(line["steps"], line["cpu_seconds"]) for line in timed]
+            by_step = [dict(zip(*clock, strict=True)) for clock in clocks]
+            for line in own:
+                line["cpu_seconds"] = [Means([clock.get(step) for clock in by_step]).mean for step in line["steps"]]
+                line["totals"] = [seconds[-1] for _, seconds in clocks]
     return lines
 
 
@@ -206,7 +213,7 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
     for way, own in ways.items():
         begin = Means([x["values"][quality][x["steps"].index(early)] for x in own])
         ends = [Means([x["values"][metric][-1] for x in own]) for metric in (quality, *others)]
-        spent = f"as {own[0]['clock_of']}" if "clock_of" in own[0] else Means([x["cpu_seconds"][-1] for x in own], 0)
+        spent = Means(own[0].get("totals") or [x["cpu_seconds"][-1] for x in own], 0)
         rows.append([way, str(len(own)), begin, *ends, spent, Means([at(x, quality, budget) for x in own])])
     return Table(titles, rows)
 
@@ -214,19 +221,17 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
 def first(name: str, lines: list[dict[str, Any]]) -> str:
     """The way that a recipe takes: of the best quality at the end, in the mean over seeds.
 
-    Ways within one standard error of the difference are as good, and of those the cheapest is first. CPU seconds that
-    differ by less than ``NOISE`` are the same, and then the better mean decides. One seed decides nothing: "" where no
-    way has two.
+    Ways within one standard error of the difference are as good: then it is the one with the least work in a step, and
+    of those that have the same the one without a look ahead, or with one throughout. One seed decides nothing: "" where
+    no way has two.
     """
     sign = SIGN[QUESTIONS[name].metrics[0]]
     ends = {way: end for way, end in qualities(name, lines).items() if end.error is not None}
     if not ends:
         return ""
-    spent, error = costs(name, lines), error_of_difference(ends.values())
-    best = max(sign * end.mean for end in ends.values())
+    best, error = max(sign * end.mean for end in ends.values()), error_of_difference(ends.values())
     as_good = [way for way in ends if best - sign * ends[way].mean <= error]
-    least = min(spent[way] for way in as_good)
-    return max((way for way in as_good if spent[way] < (1 + NOISE) * least), key=lambda way: sign * ends[way].mean)
+    return min(as_good, key=lambda way: (WORK[way], list(WAYS).index(way)))
 
 
 def qualities(name: str, lines: list[dict[str, Any]]) -> dict[str, Means]:
