@@ -37,10 +37,12 @@ ALTERNATING = "alternating"  # of two domains, where nothing fresh is drawn
 TOGETHER, TOGETHER_AHEAD = "simultaneous", "simultaneous, critic ahead"
 SINGLE, AHEAD = "single pass", "single pass, critic ahead"
 TOGETHER_FADING, FADING = f"{TOGETHER_AHEAD} at first", f"{AHEAD} at first"
+TOGETHER_BOTH, BOTH = f"{TOGETHER}, both ahead", f"{SINGLE}, both ahead"  # the critic at first
 _NOBODY = ["update.lookahead=0", "update.generator_lookahead=0"]
 _PLAIN = ["update.reuse_fakes=false", *_NOBODY]
-_CRITIC = ["update.reuse_fakes=false", "update.lookahead=1", "update.generator_lookahead=0"]
+_CRITIC = ["update.reuse_fakes=false", "update.generator_lookahead=0", "update.lookahead=1"]
 _AHEAD, _FADING = ([*_CRITIC, f"update.lookahead_schedule={schedule}"] for schedule in ("constant", "cosine_decay"))
+_BOTH = [*_FADING, "update.generator_lookahead=1"]
 WAYS = {
     FRESH: ["update.rule=alternating", *_PLAIN],
     REUSED: ["update.rule=alternating", "update.reuse_fakes=true", *_NOBODY],
@@ -48,16 +50,18 @@ WAYS = {
     TOGETHER: ["update.rule=simultaneous", *_PLAIN],
     TOGETHER_AHEAD: ["update.rule=simultaneous", *_AHEAD],
     TOGETHER_FADING: ["update.rule=simultaneous", *_FADING],
+    TOGETHER_BOTH: ["update.rule=simultaneous", *_BOTH],
     SINGLE: ["update.rule=single_pass", *_PLAIN],
     AHEAD: ["update.rule=single_pass", *_AHEAD],
     FADING: ["update.rule=single_pass", *_FADING],
+    BOTH: ["update.rule=single_pass", *_BOTH],
 }
-COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3", FADING: "C5"}
+COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3", FADING: "C5", BOTH: "C6"}
 SIGN = {"reverse KL": -1, "Fréchet distance": -1, "modes": 1, "target accuracy (oracle)": 1}  # 1: more is better
 # Forwards of a network that a step takes, as adversarial/rules.py counts them.
 WORK = {FRESH: 12, ALTERNATING: 12, REUSED: 11} | {
-    **dict.fromkeys((TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING), 10),
-    **dict.fromkeys((SINGLE, AHEAD, FADING), 9),
+    **dict.fromkeys((TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING, TOGETHER_BOTH), 10),
+    **dict.fromkeys((SINGLE, AHEAD, FADING, BOTH), 9),
 }
 PICTURED = ("ring_gan", "mnist_dcgan", "mnist_5k", "moons")  # which have these ways alone
 
@@ -81,10 +85,10 @@ class Question:
         return rows_of([ROOT / f"configs/{self.recipe}.yaml"], [*own, *WAYS[way], *common, seeds])
 
 
-GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD, FADING)
-COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING)  # a critic with BatchNorm
-STACKED_WAYS = (FRESH, TOGETHER_AHEAD, TOGETHER_FADING)
-DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD, FADING)
+GAN_WAYS = (FRESH, REUSED, SINGLE, AHEAD, FADING, BOTH)
+COUPLED_WAYS = (FRESH, REUSED, TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING, TOGETHER_BOTH)  # a critic with BatchNorm
+STACKED_WAYS = (FRESH, TOGETHER_AHEAD, TOGETHER_FADING, TOGETHER_BOTH)
+DOMAIN_WAYS = (ALTERNATING, SINGLE, AHEAD, FADING, BOTH)
 POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet distance",), ("target accuracy (oracle)",)
 MODES = ("modes", "reverse KL")
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
@@ -120,7 +124,7 @@ QUESTIONS = {
     "grid_pacgan": Question("grid_pacgan", GAN_WAYS, 3, POINTS, SELDOM),
     "grid_wgan_gp": Question("grid_wgan_gp", GAN_WAYS, 3, POINTS, SELDOM),
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
-    "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, ("evaluate.every=500",)),
+    "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, ("evaluate.every=500",)),
     "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, MNIST),
     "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
     "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
@@ -128,7 +132,7 @@ QUESTIONS = {
     "stacked_mnist_pacgan": Question("stacked_mnist_pacgan", STACKED_WAYS, 3, MODES, STACKED),
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, MODES, R3GAN),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
-    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING), 3, IMAGES, SNGAN),
+    "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 10, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
         "amazon_reviews", DOMAIN_WAYS, 10, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
@@ -183,10 +187,12 @@ def compared() -> list[dict[str, Any]]:
     those that do not look ahead and those whose critic does throughout (of all, where neither was run).
     """
     lines = known()
-    for plain, ahead, fading in ((SINGLE, AHEAD, FADING), (TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING)):
+    for plain, ahead, *others in (
+        (SINGLE, AHEAD, FADING, BOTH), (TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING, TOGETHER_BOTH),
+    ):  # fmt: skip
         for name in QUESTIONS:
-            own = [line for line in lines if line["question"] == name and line["way"] in (plain, ahead, fading)]
-            timed = [line for line in own if line["way"] != fading] or own
+            own = [line for line in lines if line["question"] == name and line["way"] in (plain, ahead, *others)]
+            timed = [line for line in own if line["way"] in (plain, ahead)] or own
             clocks = [(line["steps"], line["cpu_seconds"]) for line in timed]
             by_step = [dict(zip(*clock, strict=True)) for clock in clocks]
             for line in own:
@@ -280,7 +286,8 @@ def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
     Behind those of looking ahead stands by how many standard errors they are better than alternating play, at equal
     steps and after the CPU seconds of the cheaper of the two, and than the shared step that does not look ahead.
     """
-    titles = ["question", "quality", "first", "alternating", "shared step", "critic ahead", "critic ahead at first"]
+    looks = ["critic ahead", "critic ahead at first", "both ahead"]
+    titles = ["question", "quality", "first", "alternating", "shared step", *looks]
     rows = []
     for name in names:
         ends, spent = qualities(name, lines), costs(name, lines)
@@ -288,6 +295,7 @@ def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
             next((way for way in ways if way in ends), None)
             for ways in (
                 (REUSED, FRESH, ALTERNATING), (SINGLE, TOGETHER), (AHEAD, TOGETHER_AHEAD), (FADING, TOGETHER_FADING),
+                (BOTH, TOGETHER_BOTH),
             )
         )  # fmt: skip
         cells = [str(ends.get(way, "-")) for way in (rival, plain, *looking)]
