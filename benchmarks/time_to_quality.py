@@ -113,7 +113,7 @@ SNGAN = (
     "checkpoint.every=1000",
 )  # fmt: skip
 QUESTIONS = {
-    "ring": Question("ring", GAN_WAYS, 10, POINTS, OFTEN),
+    "ring": Question("ring", GAN_WAYS, 5, POINTS, OFTEN),
     "ring_gan": Question("ring_gan", GAN_WAYS, 5, POINTS, OFTEN),
     "ring_gan_double": Question("ring_gan", GAN_WAYS, 5, POINTS, (*OFTEN, *DOUBLE)),
     "ring_pacgan": Question("ring_pacgan", GAN_WAYS, 5, POINTS, OFTEN),
@@ -135,7 +135,7 @@ QUESTIONS = {
     "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 10, DOMAINS, ("evaluate.every=1000",)),
     "amazon_reviews": Question(
-        "amazon_reviews", DOMAIN_WAYS, 10, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
+        "amazon_reviews", DOMAIN_WAYS, 5, DOMAINS, ("data.root=ROOT/amazon_reviews", "evaluate.every=200")
     ),
     "mnist_usps": Question("mnist_usps", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
     "usps_mnist": Question("usps_mnist", DOMAIN_WAYS, 3, DOMAINS, ("data.root=ROOT", "evaluate.every=300")),
