@@ -209,7 +209,7 @@ def at(line: dict[str, Any], metric: str, seconds: float) -> float:
 def table(name: str, lines: list[dict[str, Any]]) -> Table:
     """A row for each way: the quality early on, what it has reached at the end, and when the cheapest way ends."""
     ways, budget = by_way(name, lines), min(costs(name, lines).values())
-    quality, *others = QUESTIONS[name].metrics
+    after, (quality, *others) = qualities_after(name, lines, budget), QUESTIONS[name].metrics
     runs = [x for own in ways.values() for x in own]
     early = min(set.intersection(*(set(x["steps"]) for x in runs)))
     last = max(runs[0]["steps"])
@@ -220,7 +220,7 @@ def table(name: str, lines: list[dict[str, Any]]) -> Table:
         begin = Means([x["values"][quality][x["steps"].index(early)] for x in own])
         ends = [Means([x["values"][metric][-1] for x in own]) for metric in (quality, *others)]
         spent = Means(own[0].get("totals") or [x["cpu_seconds"][-1] for x in own], 0)
-        rows.append([way, str(len(own)), begin, *ends, spent, Means([at(x, quality, budget) for x in own])])
+        rows.append([way, str(len(own)), begin, *ends, spent, after[way]])
     return Table(titles, rows)
 
 

@@ -183,7 +183,7 @@ def test_the_figures_of_a_header_are_those_of_the_benchmark(name):
     lines = [line for line in compared() if line["question"] == name]
     told = dict(header(ROOT / f"configs/{name}.yaml")).get("Rule", "").replace(",", "")
     figures = re.findall(r"([\d.]+) \+- ([\d.]+)", told)
-    seconds = re.findall(r" in (?:the )?(\d+)", told)
+    seconds = re.findall(r" in (\d+)", told)
     assert bool(lines) == bool(figures) == bool(seconds)
     spent = [] if not lines else costs(name, lines).values()
     known = [means for budget in spent for means in qualities_after(name, lines, budget).values()]
