@@ -38,8 +38,10 @@ TOGETHER, TOGETHER_AHEAD = "simultaneous", "simultaneous, critic ahead"
 SINGLE, AHEAD = "single pass", "single pass, critic ahead"
 TOGETHER_FADING, FADING = f"{TOGETHER_AHEAD} at first", f"{AHEAD} at first"
 TOGETHER_BOTH, BOTH = f"{TOGETHER}, both ahead", f"{SINGLE}, both ahead"  # the critic at first
+GENERATOR_AHEAD = f"{SINGLE}, generator ahead"
 _NOBODY = ["update.lookahead=0", "update.generator_lookahead=0"]
 _PLAIN = ["update.reuse_fakes=false", *_NOBODY]
+_GENERATOR = ["update.reuse_fakes=false", "update.lookahead=0", "update.generator_lookahead=1"]
 _CRITIC = ["update.reuse_fakes=false", "update.generator_lookahead=0", "update.lookahead=1"]
 _AHEAD, _FADING = ([*_CRITIC, f"update.lookahead_schedule={schedule}"] for schedule in ("constant", "cosine_decay"))
 _BOTH = [*_FADING, "update.generator_lookahead=1"]
@@ -55,13 +57,14 @@ WAYS = {
     AHEAD: ["update.rule=single_pass", *_AHEAD],
     FADING: ["update.rule=single_pass", *_FADING],
     BOTH: ["update.rule=single_pass", *_BOTH],
+    GENERATOR_AHEAD: ["update.rule=single_pass", *_GENERATOR],
 }
 COLOURS = {FRESH: "C0", ALTERNATING: "C4", REUSED: "C2", SINGLE: "C1", AHEAD: "C3", FADING: "C5", BOTH: "C6"}
 SIGN = {"reverse KL": -1, "Fréchet distance": -1, "modes": 1, "target accuracy (oracle)": 1}  # 1: more is better
 # Forwards of a network that a step takes, as adversarial/rules.py counts them.
 WORK = {FRESH: 12, ALTERNATING: 12, REUSED: 11} | {
     **dict.fromkeys((TOGETHER, TOGETHER_AHEAD, TOGETHER_FADING, TOGETHER_BOTH), 10),
-    **dict.fromkeys((SINGLE, AHEAD, FADING, BOTH), 9),
+    **dict.fromkeys((SINGLE, AHEAD, FADING, BOTH, GENERATOR_AHEAD), 9),
 }
 PICTURED = ("ring_gan", "mnist_dcgan", "mnist_5k", "moons")  # which have these ways alone
 
@@ -126,8 +129,9 @@ QUESTIONS = {
     "digits": Question("digits", GAN_WAYS, 3, IMAGES),
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, ("evaluate.every=500",)),
     "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, MNIST),
-    "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
-    "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING), 3, IMAGES, MNIST),
+    "mnist_dcgan_generator": Question("mnist_dcgan", (GENERATOR_AHEAD,), 5, IMAGES, MNIST),
+    "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING, BOTH), 3, IMAGES, MNIST),
+    "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING, BOTH), 3, IMAGES, MNIST),
     "stacked_mnist_dcgan": Question("stacked_mnist_dcgan", STACKED_WAYS, 3, MODES, STACKED),
     "stacked_mnist_pacgan": Question("stacked_mnist_pacgan", STACKED_WAYS, 3, MODES, STACKED),
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, MODES, R3GAN),
@@ -281,7 +285,7 @@ def lead(name: str, found: dict[str, Means], way: str, other: str) -> str:
 
 
 def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
-    """A row for each question: which way is first, and qualities at the end.
+    """A row for each question that has several ways: which is first, and qualities at the end.
 
     Behind those of looking ahead stands by how many standard errors they are better than alternating play, at equal
     steps and after the CPU seconds of the cheaper of the two, and than the shared step that does not look ahead.
@@ -291,6 +295,8 @@ def summary(names: Iterable[str], lines: list[dict[str, Any]]) -> Table:
     rows = []
     for name in names:
         ends, spent = qualities(name, lines), costs(name, lines)
+        if len(ends) < 2:
+            continue
         rival, plain, *looking = (
             next((way for way in ways if way in ends), None)
             for ways in (
