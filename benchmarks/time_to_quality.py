@@ -96,7 +96,10 @@ POINTS, IMAGES, DOMAINS = ("reverse KL", "high quality", "modes"), ("Fréchet di
 MODES = ("modes", "reverse KL")
 OFTEN = ("evaluate.every=400", "checkpoint.every=4000")
 SELDOM = ("evaluate.every=2000", "checkpoint.every=10000")
-DOUBLE = ("optimizer.generator_lr=0.008", "optimizer.critic_lr=0.008")  # of the recipe's rates: those of ring
+# Twice the recipe's rates for ring_gan and ring_pacgan, for stacked_mnist_dcgan; half of those of stacked_mnist_r3gan.
+DOUBLE, DOUBLE_STACKED, HALF_R3GAN = (
+    (f"optimizer.generator_lr={rate}", f"optimizer.critic_lr={rate}") for rate in (0.008, 0.0004, 0.0001)
+)
 MNIST = ("data.root=ROOT", "evaluate.every=600")
 NARROW = ("model.generator_width=16", "model.critic_width=16")
 STACKED = (
@@ -130,11 +133,15 @@ QUESTIONS = {
     "mnist_5k": Question("mnist_5k", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, ("evaluate.every=500",)),
     "mnist_dcgan": Question("mnist_dcgan", GAN_WAYS, 5, IMAGES, MNIST),
     "mnist_dcgan_generator": Question("mnist_dcgan", (GENERATOR_AHEAD,), 5, IMAGES, MNIST),
-    "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, FADING, BOTH), 3, IMAGES, MNIST),
-    "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, FADING, BOTH), 3, IMAGES, MNIST),
+    "mnist_lsgan": Question("mnist_lsgan", (REUSED, SINGLE, BOTH), 3, IMAGES, MNIST),
+    "mnist_hinge": Question("mnist_hinge", (REUSED, SINGLE, BOTH), 3, IMAGES, MNIST),
     "stacked_mnist_dcgan": Question("stacked_mnist_dcgan", STACKED_WAYS, 3, MODES, STACKED),
+    "stacked_mnist_dcgan_double": Question(
+        "stacked_mnist_dcgan", (FRESH, TOGETHER_AHEAD), 3, MODES, (*STACKED, *DOUBLE_STACKED)
+    ),
     "stacked_mnist_pacgan": Question("stacked_mnist_pacgan", STACKED_WAYS, 3, MODES, STACKED),
     "stacked_mnist_r3gan": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, MODES, R3GAN),
+    "stacked_mnist_r3gan_half": Question("stacked_mnist_r3gan", (FRESH, FADING), 3, MODES, (*R3GAN, *HALF_R3GAN)),
     "cifar10_dcgan": Question("cifar10_dcgan", COUPLED_WAYS, 3, IMAGES, DCGAN),
     "cifar10_sngan": Question("cifar10_sngan", (REUSED, SINGLE, AHEAD, FADING, BOTH), 3, IMAGES, SNGAN),
     "moons": Question("moons", DOMAIN_WAYS, 10, DOMAINS, ("evaluate.every=1000",)),
