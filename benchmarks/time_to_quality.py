@@ -185,9 +185,9 @@ def gather(names: Iterable[str], root: str, runs: Path) -> None:
     RESULTS.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in found), encoding="utf-8")
 
 
-def known() -> list[dict[str, Any]]:
+def known(results: Path = RESULTS) -> list[dict[str, Any]]:
     """The lines of the results."""
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
 def compared() -> list[dict[str, Any]]:

@@ -15,9 +15,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,7 +23,7 @@ from adversarial.games import Game
 from adversarial.objectives import Auxiliary, Objective
 from adversarial.passes import Rounds, Strengths, Turn
 from adversarial.penalties import CRITIC, GENERATOR
-from adversarial.rules import RULES, Rule, critic_turn, generator_turn
+from adversarial.rules import RULES, Rule, critic_turns, generator_turn
 from benchmarks.time_to_quality import ALTERNATING, FRESH, QUESTIONS, SINGLE, by_way, known
 from utils import errors
 from utils.sweeps.results import results_of
@@ -57,12 +54,10 @@ def rule_of(order: str) -> Rule:
 
     def rule(game: Game, objective: Objective | Auxiliary, rounds: Rounds, strengths: Strengths) -> Iterator[Turn]:
         for player, batch_index in ORDERS[order]:
-            batch, draw = rounds[batch_index]
             if player == CRITIC:
-                with torch.no_grad():
-                    play = game.play(batch, draw)
-                yield critic_turn(game, objective, play, draw, strengths)
+                yield from critic_turns(game, objective, [rounds[batch_index]], strengths)
             else:
+                batch, draw = rounds[batch_index]
                 play = game.play(batch, draw.fork("generator"))
                 yield generator_turn(game, objective, play, draw, strengths)
 
@@ -79,7 +74,7 @@ def rows(name: str, order: str, root: str, runs: Path) -> list[Row]:
 
 def gather(names: list[str], root: str, runs: Path) -> None:
     """Put what finished runs have reached in the place of what the results held of them."""
-    lines = {(x["game"], x["order"], x["seed"]): x for x in reached()}
+    lines = {(x["game"], x["order"], x["seed"]): x for x in known(RESULTS)}
     for name in names:
         for order in GAMES[name][1]:
             for row in rows(name, order, root, runs):
@@ -90,18 +85,13 @@ def gather(names: list[str], root: str, runs: Path) -> None:
     RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
 
 
-def reached() -> list[dict[str, Any]]:
-    """The lines of the results."""
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
-
-
 def table() -> Table:
     """A row for each game: the quality at the end, in each order that was played, and of a single pass."""
-    cells = []
+    others, own, cells = known(RESULTS), known(), []
     for name in GAMES:
         metric = QUESTIONS[name].metrics[0]
-        ends = {order: [x["value"] for x in reached() if (x["game"], x["order"]) == (name, order)] for order in ORDERS}
-        ways = {way: [x["values"][metric][-1] for x in lines] for way, lines in by_way(name, known()).items()}
+        ends = {order: [x["value"] for x in others if (x["game"], x["order"]) == (name, order)] for order in ORDERS}
+        ways = {way: [x["values"][metric][-1] for x in lines] for way, lines in by_way(name, own).items()}
         ends[GENERATOR_FIRST] += ways.get(ALTERNATING, [])
         ends[CRITIC_FIRST] += ways.get(FRESH, [])
         found = [f"{Means(values)} ({len(values)})" if values else "" for values in (*ends.values(), ways[SINGLE])]
